@@ -1,0 +1,89 @@
+"""The command line: a table of commands, each imported only when it is called.
+
+`ochat --help` therefore loads neither torch nor vLLM. A command's module has a dataclass `Options`, from which its flags are
+made, and `main(options)`. `serve` alone reads its own arguments, since every flag of vLLM is a flag of it."""
+
+import difflib
+import importlib
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str
+    summary: str
+    reads_argv: bool = False  # the module's main takes the raw arguments
+
+
+COMMANDS = {
+    "quickstart": Command("ochat.experiment.quickstart", "the whole loop on a toy task: data, training, grades, a served model"),
+    "data import": Command("ochat.data.import_rows", "rows of other formats -> conversations of one class"),
+    "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
+    "model base": Command("ochat.model.base", "the embedded base model as a folder"),
+    "model add-tokens": Command("ochat.model.add_tokens", "give a base model the control tokens of a model type"),
+    "template show": Command("ochat.template_show", "text, tokens and weights of conversations"),
+    "train run": Command("ochat.training.train", "fine-tune a model with C-RLFT"),
+    "eval run": Command("ochat.evaluation.run_eval", "ask a server questions under a condition and grade its replies"),
+    "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
+}
+
+
+def usage() -> str:
+    """The text of `ochat --help`."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  ochat {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "ochat: from chat data of mixed quality to a served, evaluated model, by C-RLFT.\n\n"
+        f"{rows}\n\nEach command tells its options with --help. The README has a first example."
+    )
+
+
+def find_command(words: list[str]) -> tuple[str, list[str]]:
+    """The command that the words open with, and the words after it. Raises SystemExit, naming near commands, for none."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return name, words[length:]
+    typed = " ".join(words[:2] if len(words) > 1 and not words[1].startswith("-") else words[:1])
+    nouns = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    near = nouns or difflib.get_close_matches(typed, COMMANDS, n=3, cutoff=0.4) or list(COMMANDS)
+    raise SystemExit(f"ochat: unknown command {typed!r}. Did you mean: {', '.join(near)}? All commands: ochat --help")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command; a user's mistake ends it with one line and status 1."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if words[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(f"ochat {version('ochat-crlft')}")
+        return
+    name, rest = find_command(words)
+    run_command(f"ochat {name}", COMMANDS[name], rest)
+
+
+def run_command(prog: str, command: Command, argv: list[str]) -> None:
+    """Parse the arguments, run the command's main, and turn a user's mistake into one line."""
+    from ochat.errors import OchatError
+
+    try:
+        module = importlib.import_module(command.module)
+        if command.reads_argv:
+            module.main(argv)
+            return
+        import tyro
+
+        options = tyro.cli(module.Options, prog=prog, description=command.summary, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+        module.main(options)
+    except OchatError as error:
+        raise SystemExit(f"ochat: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

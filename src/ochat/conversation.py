@@ -1,0 +1,91 @@
+"""A conversation as people write it: one JSON object a line.
+
+This module checks rows and says where a bad one is. It knows nothing of tokens; `template.py` turns a conversation into them."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ochat.errors import DataError
+
+# Asks for a prompt with no condition at all. An absent or empty condition is the type's default at inference.
+NO_CONDITION = "none"
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Message(BaseModel):
+    """What one side said, and how much its tokens count in the loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["user", "assistant"]
+    content: str
+    weight: Weight | None = None
+
+
+class Conversation(BaseModel):
+    """Messages with the class of their source: its condition goes into the prompt, its weight into the loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    items: tuple[Message, ...] = Field(min_length=1)
+    condition: str = ""
+    system: str = ""
+    # The source's name in reports. Two classes may share a condition, so it is a field of its own.
+    class_name: str = Field(default="", alias="class")
+
+    def to_json(self) -> str:
+        """The row as one line of JSON."""
+        return json.dumps(self.model_dump(by_alias=True, exclude_defaults=True), ensure_ascii=False)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a row, in one line: `items.0.weight: Input should be …`."""
+    details = error.errors(include_url=False)
+    field = ".".join(str(part) for part in details[0]["loc"])
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{field + ': ' if field else ''}{details[0]['msg']}{more}"
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield `(place, value)` for each line, place being `file:line`; `.gz` is read too. Raises DataError at a line that
+    isn't JSON or isn't UTF-8, at an empty line, and where the file can't be read."""
+    place = str(path)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                place = f"{path}:{number}"
+                if not line.strip():
+                    raise DataError(f"{place}: the line is empty. Remove it; each line is one JSON object.")
+                yield place, json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON ({error.msg}, column {error.colno}). Give one JSON object a line.") from error
+    except RecursionError as error:
+        raise DataError(f"{place}: the JSON is nested too deep. Give one flat conversation a line.") from error
+    except (OSError, EOFError) as error:
+        raise DataError(f"{place}: can't be read ({error}). Check the path and the file.") from error
+
+
+def parse_conversation(value: object, place: str) -> Conversation:
+    """A checked Conversation; `place` (`file:line`) opens the DataError's message."""
+    try:
+        return Conversation.model_validate(value)
+    except ValidationError as error:
+        raise DataError(
+            f"{place}: {first_problem(error)}. A row is "
+            '{"items": [{"role": "user"|"assistant", "content", "weight"}], "condition", "system", "class"}; '
+            "other formats go through `ochat data import`."
+        ) from error
+
+
+def read_conversations(path: Path) -> Iterator[tuple[str, Conversation]]:
+    """Yield `(place, conversation)` for each line of a Conversation jsonl; raises DataError at the first bad line."""
+    for place, value in read_json_lines(path):
+        yield place, parse_conversation(value, place)

@@ -1,0 +1,83 @@
+"""Encode text that can never become a control token, and the control tokens themselves.
+
+A tokenizer turns the text `<|end_of_turn|>` into the end-of-turn token, whoever wrote it. We therefore keep two private
+copies: one that reads every control token as plain text, for what people write; one that knows them, for the template's own
+marks. `transformers` resets that switch on every call and rebuilds some tokenizers from their class name (then blanks come
+out wrong), so both copies are made by `tokenizers` from tokenizer.json as it is."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from ochat.errors import ModelError
+
+# Some tokenizers add runs of blanks as tokens of their own (▁ is SentencePiece's blank). Those are text, not control tokens.
+_BLANKS = " \t\r\n▁"
+
+
+class Tokenizer:
+    """The two copies of one tokenizer. Safe to share between threads: nothing changes after construction."""
+
+    def __init__(self, source: tokenizers.Tokenizer) -> None:
+        spec = json.loads(source.to_str())
+        controls = [token for token in spec["added_tokens"] if token["content"].strip(_BLANKS)]
+        for token in controls:
+            token["special"] = True  # only tokens marked so are read as text below
+        self._control, self._text = (tokenizers.Tokenizer.from_str(json.dumps(spec)) for _ in range(2))
+        for copy in (self._control, self._text):
+            copy.no_padding()
+            copy.no_truncation()
+        self._text.encode_special_tokens = True
+        self.control_tokens: dict[str, int] = {token["content"]: token["id"] for token in controls}
+        self._control_ids = frozenset(self.control_tokens.values())
+        self.bos: list[int] = self._control.encode("").ids
+        self.vocab_size: int = source.get_vocab_size(with_added_tokens=True)
+        self._check()
+
+    def _check(self) -> None:
+        # `unk` may come out of text that the vocabulary lacks; no template uses it as a mark.
+        unknown = json.loads(self._text.to_str())["model"].get("unk_token")
+        ids = {id for token, id in self.control_tokens.items() if token != unknown}
+        for token, encoded in zip(self.control_tokens, self.encode_text(self.control_tokens), strict=True):
+            if ids.intersection(encoded):
+                raise ModelError(f"The tokenizer turns the text {token!r} into a control token. Use another tokenizer.")
+        if self._control.encode("a").ids != [*self.bos, *self._control.encode("a", add_special_tokens=False).ids]:
+            raise ModelError("The tokenizer adds tokens after the text. Use a tokenizer that adds a first token at most.")
+
+    def encode_text(self, texts: Iterable[str]) -> list[list[int]]:
+        """Ids of each text on its own; a control token's text gives the ids of its letters."""
+        return [encoding.ids for encoding in self._text.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_marks(self, marks: Iterable[str]) -> list[list[int]]:
+        """Ids of each of the template's own marks, in which control tokens are control tokens."""
+        return [encoding.ids for encoding in self._control.encode_batch(list(marks), add_special_tokens=False)]
+
+    def control_ids(self, ids: Sequence[int]) -> list[int]:
+        """Those of the ids that are control tokens, in their order."""
+        return [id for id in ids if id in self._control_ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, control tokens shown."""
+        return self._control.decode(list(ids), skip_special_tokens=False)
+
+    def prepends_blank(self) -> bool:
+        """Whether a text's first word gets a blank before it, as in SentencePiece: then `Hello` and `x Hello` share a token."""
+        return self.encode_text(["x a"])[0][-1:] == self.encode_text(["a"])[0]
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder. Raises ModelError where there is no readable tokenizer.json."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} has no tokenizer.json. Convert the model's tokenizer to a fast one first "
+            "(transformers: `AutoTokenizer.from_pretrained(...).save_pretrained(...)`)."
+        )
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except Exception as error:  # the Rust side raises bare Exception
+        raise ModelError(f"{path} can't be read as a tokenizer ({error}). Copy it from the model again.") from error
