@@ -5,6 +5,7 @@ made, and `main(options)`. `serve` alone reads its own arguments, since every fl
 
 import difflib
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ class Command:
 
 
 COMMANDS = {
-    "quickstart": Command("ochat.experiment.quickstart", "the whole loop on a toy task: data, training, grades, a served model"),
+    "quickstart": Command(
+        "ochat.experiment.quickstart", "the whole loop on a toy task: data, training, grades, a served model"
+    ),
     "data import": Command("ochat.data.import_rows", "rows of other formats -> conversations of one class"),
     "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),
@@ -53,7 +56,16 @@ def find_command(words: list[str]) -> tuple[str, list[str]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command; a user's mistake ends it with one line and status 1."""
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `ochat … | head` has read enough; nothing is left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + 13) from None
+
+
+def run(words: list[str]) -> None:
+    """Run the command that the words of a command line name."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return
@@ -77,7 +89,9 @@ def run_command(prog: str, command: Command, argv: list[str]) -> None:
             return
         import tyro
 
-        options = tyro.cli(module.Options, prog=prog, description=command.summary, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+        options = tyro.cli(
+            module.Options, prog=prog, description=command.summary, args=argv, config=(tyro.conf.FlagCreatePairsOff,)
+        )
         module.main(options)
     except OchatError as error:
         raise SystemExit(f"ochat: {error}") from error

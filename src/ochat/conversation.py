@@ -4,17 +4,35 @@ This module checks rows and says where a bad one is. It knows nothing of tokens;
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from ochat.errors import DataError
 
 # Asks for a prompt with no condition at all. An absent or empty condition is the type's default at inference.
 NO_CONDITION = "none"
 
+
+def _whole(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can write half of a character, which no tokenizer reads
+        raise PydanticCustomError("half_character", "half of a character (a lone surrogate such as \\ud83d)") from error
+    return text
+
+
+def _some(items: tuple["Message", ...]) -> tuple["Message", ...]:
+    if not items:
+        raise PydanticCustomError("no_message", "there is no message")
+    return items
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -24,7 +42,7 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["user", "assistant"]
-    content: str
+    content: Text
     weight: Weight | None = None
 
 
@@ -33,11 +51,11 @@ class Conversation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    items: tuple[Message, ...] = Field(min_length=1)
-    condition: str = ""
-    system: str = ""
+    items: Annotated[tuple[Message, ...], AfterValidator(_some)]
+    condition: Text = ""
+    system: Text = ""
     # The source's name in reports. Two classes may share a condition, so it is a field of its own.
-    class_name: str = Field(default="", alias="class")
+    class_name: Text = Field(default="", alias="class")
 
     def to_json(self) -> str:
         """The row as one line of JSON."""
@@ -67,9 +85,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:
         raise DataError(f"{place}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON ({error.msg}, column {error.colno}). Give one JSON object a line.") from error
+    except ValueError as error:  # Python's own limit on the digits of a number
+        raise DataError(f"{place}: a number is too long. Give weights such as 1.0.") from error
     except RecursionError as error:
         raise DataError(f"{place}: the JSON is nested too deep. Give one flat conversation a line.") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{place}: can't be read ({error}). Check the path and the file.") from error
 
 

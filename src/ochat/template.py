@@ -85,13 +85,14 @@ class ConversationTemplate:
 
     def _prefix(self, role: str, condition: str, first: bool) -> list[int]:
         key = (role, condition, first)
-        if key not in self._prefixes:
-            if len(self._prefixes) > 10_000:  # conditions come from requests too: keep the cache small
+        ids = self._prefixes.get(key)
+        if ids is None:
+            if len(self._prefixes) > 1_000:  # conditions come from requests too: keep the cache small
                 self._prefixes.clear()
             self.check_condition(condition)
             separator = "" if first else self.format.separator
-            self._prefixes[key] = self.tokenizer.encode_marks([separator + self.format.prefix(role, condition)])[0]
-        return self._prefixes[key]
+            ids = self._prefixes[key] = self.tokenizer.encode_marks([separator + self.format.prefix(role, condition)])[0]
+        return ids
 
     def _condition_at(self, condition: str, inference: bool) -> str:
         if condition == NO_CONDITION:
@@ -112,7 +113,9 @@ class ConversationTemplate:
         head, system = list(self.tokenizer.bos), texts[0]
         if row.system:
             if self.format.system_prefix is None:
-                raise TemplateError("This model type has no system prompt. Put its text at the start of the first user message.")
+                raise TemplateError(
+                    "This model type has no system prompt. Put its text at the start of the first user message."
+                )
             head += self.tokenizer.encode_marks([self.format.system_prefix])[0] + system + [self.end_of_turn]
         runs = [Run(head, 0.0)] if head else []
         for number, (item, text) in enumerate(zip(row.items, texts[1:], strict=True)):
@@ -151,8 +154,12 @@ class ConversationTemplate:
         if format.system_prefix is not None:
             # A bare system text opens the sequence, where the tokenizer itself puts the first blank.
             after = blank if format.system_prefix else ""
-            branches += f"{{%- elif message['role'] == 'system' and loop.first -%}}{{{{ {_quote(format.system_prefix + after)} }}}}"
+            branches += (
+                f"{{%- elif message['role'] == 'system' and loop.first -%}}{{{{ {_quote(format.system_prefix + after)} }}}}"
+            )
         return (
+            "{%- if messages[0]['role'] == 'system' and not messages[0]['content'] -%}"
+            "{%- set messages = messages[1:] -%}{%- endif -%}"
             f"{{%- set condition = condition | default('', true) or {_quote(format.default_condition)} -%}}"
             f"{{%- set prefix = '' if condition in ('', '{NO_CONDITION}') else condition ~ ' ' -%}}"
             f"{{{{ {_quote(bos)} }}}}"

@@ -16,6 +16,9 @@ from ochat.errors import ModelError
 # Some tokenizers add runs of blanks as tokens of their own (▁ is SentencePiece's blank). Those are text, not control tokens.
 _BLANKS = " \t\r\n▁"
 
+# Where a control token's text is tried at start-up: merges with its neighbours can hide one that its own letters build.
+_PLACES = ("{}", "a{}a", " {} ", "\n{}\n", "1{}1", "){}(")
+
 
 class Tokenizer:
     """The two copies of one tokenizer. Safe to share between threads: nothing changes after construction."""
@@ -33,16 +36,17 @@ class Tokenizer:
         self.control_tokens: dict[str, int] = {token["content"]: token["id"] for token in controls}
         self._control_ids = frozenset(self.control_tokens.values())
         self.bos: list[int] = self._control.encode("").ids
-        self.vocab_size: int = source.get_vocab_size(with_added_tokens=True)
-        self._check()
+        self.vocab_size: int = max(source.get_vocab(with_added_tokens=True).values()) + 1  # rows: some tokenizers skip ids
+        model = spec["model"]
+        self._check(unknown={self.control_tokens.get(model.get("unk_token")), model.get("unk_id")})
 
-    def _check(self) -> None:
-        # `unk` may come out of text that the vocabulary lacks; no template uses it as a mark.
-        unknown = json.loads(self._text.to_str())["model"].get("unk_token")
-        ids = {id for token, id in self.control_tokens.items() if token != unknown}
-        for token, encoded in zip(self.control_tokens, self.encode_text(self.control_tokens), strict=True):
+    def _check(self, unknown: set[int | None]) -> None:
+        # `unknown` may come out of text that the vocabulary lacks; no template uses it as a mark.
+        ids = self._control_ids - unknown
+        texts = [place.format(token) for token in self.control_tokens for place in _PLACES]
+        for text, encoded in zip(texts, self.encode_text(texts), strict=True):
             if ids.intersection(encoded):
-                raise ModelError(f"The tokenizer turns the text {token!r} into a control token. Use another tokenizer.")
+                raise ModelError(f"The tokenizer turns the text {text!r} into a control token. Use another tokenizer.")
         if self._control.encode("a").ids != [*self.bos, *self._control.encode("a", add_special_tokens=False).ids]:
             raise ModelError("The tokenizer adds tokens after the text. Use a tokenizer that adds a first token at most.")
 
@@ -64,7 +68,7 @@ class Tokenizer:
 
     def prepends_blank(self) -> bool:
         """Whether a text's first word gets a blank before it, as in SentencePiece: then `Hello` and `x Hello` share a token."""
-        return self.encode_text(["x a"])[0][-1:] == self.encode_text(["a"])[0]
+        return "".join(self._text.encode("a", add_special_tokens=False).tokens) != "a"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

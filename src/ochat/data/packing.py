@@ -1,0 +1,60 @@
+"""Which rows make which step: a pure function of the rows' lengths, the seed, the epoch and the sizes.
+
+Rows are joined end to end into packs, so that no token is padding. How a step's packs are then divided over forwards or ranks
+changes neither the steps nor their loss, so a run can be resumed at a step's number alone."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ochat.errors import OchatError
+
+
+@dataclass(frozen=True)
+class Step:
+    """The packs of one optimizer step; each pack is a list of row numbers."""
+
+    packs: tuple[tuple[int, ...], ...]
+
+    @property
+    def rows(self) -> list[int]:
+        return [row for pack in self.packs for row in pack]
+
+
+def shuffled(n_rows: int, seed: int, epoch: int) -> list[int]:
+    """The order of the rows in an epoch."""
+    order = list(range(n_rows))
+    random.Random(f"{seed}:{epoch}").shuffle(order)
+    return order
+
+
+def pack(lengths: Sequence[int], order: Sequence[int], pack_tokens: int) -> list[tuple[int, ...]]:
+    """Rows of the order joined into packs of at most `pack_tokens` tokens; a longer row is a pack of its own.
+
+    The pack that a row doesn't fit is closed: with many rows a pack, little room is lost, and the mix stays random."""
+    packs: list[tuple[int, ...]] = []
+    current: list[int] = []
+    n_tokens = 0
+    for row in order:
+        if current and n_tokens + lengths[row] > pack_tokens:
+            packs.append(tuple(current))
+            current, n_tokens = [], 0
+        current.append(row)
+        n_tokens += lengths[row]
+    if current:
+        packs.append(tuple(current))
+    return packs
+
+
+def plan(lengths: Sequence[int], *, epochs: int, batch_tokens: int, pack_tokens: int, seed: int) -> list[Step]:
+    """All steps of a run, `batch_tokens / pack_tokens` packs each (the last of an epoch may have fewer). Nothing is dropped.
+
+    Raises OchatError where the sizes don't go together."""
+    if pack_tokens < 1 or batch_tokens % pack_tokens:
+        raise OchatError(f"--batch-tokens {batch_tokens} is no multiple of --pack-tokens {pack_tokens}. Make it one.")
+    packs_per_step = batch_tokens // pack_tokens
+    steps = []
+    for epoch in range(epochs):
+        packs = pack(lengths, shuffled(len(lengths), seed, epoch), pack_tokens)
+        steps += [Step(tuple(packs[i : i + packs_per_step])) for i in range(0, len(packs), packs_per_step)]
+    return steps

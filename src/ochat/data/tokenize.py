@@ -1,0 +1,186 @@
+"""`ochat data tokenize`: conversations -> a data set of tokens and weights, ready to train on.
+
+All of it goes through the template that serving uses. What doesn't fit is cut or left out, counted and told."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from ochat.conversation import Conversation, read_conversations
+from ochat.data.dataset import META_FILE, SplitWriter, TokenRow
+from ochat.errors import DataError, OchatError, TemplateError
+from ochat.files import new_folder, refuse_existing, write_json
+from ochat.hub import TOKENIZER_FILES, model_folder
+from ochat.registry import detect_model_type, load_template
+from ochat.template import ConversationTemplate, Run
+
+T = TypeVar("T")
+
+ROWS_PER_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """conversations, one JSON object a line (.gz too)"""
+    tokenizer: str
+    """folder or hub id of the tokenizer"""
+    output: Path
+    """data-set folder to write"""
+    model_type: str = ""
+    """model type; read from the tokenizer's folder when left out"""
+    heldout: float = 0.0
+    """share of prompts whose rows are kept from training, for its loss curve"""
+    max_tokens: int | None = None
+    """rows are cut to so many tokens; the model type's context when left out"""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise OchatError("No input given. Name at least one conversation file.")
+        if not 0 <= self.heldout < 1:
+            raise OchatError(f"--heldout is {self.heldout}. Give a share from 0 to below 1.")
+        if self.max_tokens is not None and self.max_tokens < 2:
+            raise OchatError(f"--max-tokens is {self.max_tokens}. Give at least 2.")
+
+
+@dataclass
+class ClassTotals:
+    """What one class brings, after cutting."""
+
+    rows: int = 0
+    learned_tokens: int = 0
+    weight_sum: float = 0.0
+
+
+@dataclass
+class Totals:
+    """What became of the rows."""
+
+    train_rows: int = 0
+    heldout_rows: int = 0
+    tokens: int = 0
+    cut_rows: int = 0
+    cut_tokens: int = 0
+    dropped_rows: int = 0  # nothing to learn in them
+    classes: dict[str, ClassTotals] = field(default_factory=dict)
+
+
+def prompt_hash(conversation: Conversation) -> bytes:
+    """16 bytes that rows with the same system prompt and first message share, whatever their class or answer."""
+    text = f"{conversation.system}\0{conversation.items[0].content}"
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def is_heldout(hash: bytes, share: float) -> bool:
+    """Whether rows of this prompt are held out; depends on the prompt alone, so its answers never straddle the splits."""
+    return int.from_bytes(hash[:8], "big") < share * 2**64
+
+
+def token_row(conversation: Conversation, runs: list[Run], max_tokens: int) -> TokenRow:
+    """The row, cut to its first `max_tokens` tokens."""
+    ids, lengths, weights, room = [], [], [], max_tokens
+    for run in runs:
+        part = run.ids[:room]
+        if part:
+            ids += part
+            lengths.append(len(part))
+            weights.append(run.weight)
+            room -= len(part)
+    return TokenRow(ids, lengths, weights, conversation.class_name or conversation.condition, prompt_hash(conversation))
+
+
+def in_batches(values: Iterable[T]) -> Iterator[list[T]]:
+    """The values in lists of ROWS_PER_BATCH, the last one shorter."""
+    iterator = iter(values)
+    while batch := list(islice(iterator, ROWS_PER_BATCH)):
+        yield batch
+
+
+def tokenized(rows: Iterator[tuple[str, Conversation]], template: ConversationTemplate) -> Iterator[tuple[Conversation, list[Run]]]:
+    """Yield each conversation with its runs, tokenized in batches; raises DataError at the row that the template refuses."""
+    for batch in in_batches(rows):
+        conversations = [row for _, row in batch]
+        try:
+            yield from zip(conversations, template.runs(conversations), strict=True)
+        except TemplateError:
+            for place, row in batch:  # one by one, to name the line
+                try:
+                    template.runs([row])
+                except TemplateError as error:
+                    raise DataError(f"{place}: {error}") from error
+            raise
+
+
+def main(options: Options) -> None:
+    refuse_existing(options.output, META_FILE)
+    folder = model_folder(options.tokenizer, TOKENIZER_FILES)
+    kind = detect_model_type(folder, options.model_type)
+    template = load_template(kind, folder)
+    max_tokens = options.max_tokens or kind.max_context
+    totals = Totals()
+    with new_folder(options.output) as part:
+        with ExitStack() as stack:
+            train, heldout = (stack.enter_context(SplitWriter(part, split)) for split in ("train", "heldout"))
+            rows = chain.from_iterable(map(read_conversations, options.inputs))
+            for batch in in_batches(tokenized(rows, template)):
+                kept = [_count(totals, conversation, runs, max_tokens) for conversation, runs in batch]
+                token_rows = [row for row in kept if row is not None]
+                for writer, is_for_heldout in ((train, False), (heldout, True)):
+                    split = [row for row in token_rows if is_heldout(row.prompt_hash, options.heldout) == is_for_heldout]
+                    if split:
+                        writer.write(split)
+                    if is_for_heldout:
+                        totals.heldout_rows += len(split)
+                    else:
+                        totals.train_rows += len(split)
+        if not totals.train_rows:
+            raise DataError(f"{', '.join(map(str, options.inputs))}: no row to train on. Give rows with weights above 0.")
+        meta = {
+            "model_type": kind.name,
+            "max_tokens": max_tokens,
+            "heldout_share": options.heldout,
+            "tokenizer_sha256": hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
+            "sources": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in options.inputs},
+            **asdict(totals),
+        }
+        write_json(part / META_FILE, meta)
+    print(report(totals, max_tokens))
+    print(f"Wrote {options.output} for {kind.name}")
+
+
+def _count(totals: Totals, conversation: Conversation, runs: list[Run], max_tokens: int) -> TokenRow | None:
+    row = token_row(conversation, runs, max_tokens)
+    n_cut = sum(len(run.ids) for run in runs) - len(row.input_ids)
+    totals.cut_rows += n_cut > 0
+    totals.cut_tokens += n_cut
+    if row.weight_sum <= 0:
+        totals.dropped_rows += 1
+        return None
+    of_class = totals.classes.setdefault(row.class_name, ClassTotals())
+    of_class.rows += 1
+    of_class.learned_tokens += sum(n for n, w in zip(row.run_lengths, row.run_weights, strict=True) if w > 0)
+    of_class.weight_sum += row.weight_sum
+    totals.tokens += len(row.input_ids)
+    return row
+
+
+def report(totals: Totals, max_tokens: int) -> str:
+    """A table of the classes: what each brings, and its share of the loss's weights."""
+    all_weights = sum(of_class.weight_sum for of_class in totals.classes.values()) or 1.0
+    lines = [f"{'class':<20} {'rows':>9} {'learned tokens':>15} {'weight sum':>12} {'share of weight':>16}"]
+    for name, of_class in sorted(totals.classes.items()):
+        share = of_class.weight_sum / all_weights
+        numbers = f"{of_class.rows:>9,} {of_class.learned_tokens:>15,} {of_class.weight_sum:>12,.1f} {share:>16.1%}"
+        lines.append(f"{name or '(none)':<20} {numbers}")
+    lines.append(f"{totals.train_rows:,} rows to train on, {totals.heldout_rows:,} held out, {totals.tokens:,} tokens in all")
+    if totals.cut_rows:
+        lines.append(f"{totals.cut_rows:,} rows cut to {max_tokens:,} tokens, losing {totals.cut_tokens:,} tokens")
+    if totals.dropped_rows:
+        lines.append(f"{totals.dropped_rows:,} rows left out: no token in them has a weight above 0")
+    return "\n".join(lines)

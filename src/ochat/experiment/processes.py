@@ -1,0 +1,114 @@
+"""Start the commands and servers of an experiment so that none outlives it, and one experiment works in a folder at a time."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ochat.errors import OchatError
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+START_SECONDS = 300
+STOP_SECONDS = 40
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":  # elsewhere a killed parent may leave its child
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_command(*words: object) -> None:
+    """Show and run one `ochat` command; raises OchatError where it fails, after its own message."""
+    arguments = [str(word) for word in words]
+    print("  $ ochat " + " ".join(f'"{word}"' if " " in word else word for word in arguments), flush=True)
+    command = [sys.executable, "-m", "ochat.cli", *arguments]
+    status = subprocess.run(command, preexec_fn=_end_with_parent).returncode
+    if status:
+        raise OchatError(f"`ochat {' '.join(arguments[:2])}` ended with status {status}; its message is above.")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder. An earlier experiment that still works there is stopped: what it finished is kept, and we go on from it."""
+    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+        deadline = time.monotonic() + STOP_SECONDS
+        told = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip()
+                if not told and holder.isdigit():
+                    print(f"Another run is at work in {folder} (process {holder}); it is stopped, and this one goes on.")
+                    os.kill(int(holder), signal.SIGTERM)
+                    told = True
+                if time.monotonic() > deadline:
+                    raise OchatError(f"Process {holder} still works in {folder}. Stop it, or choose another --folder.") from None
+                time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def server(model: Path, port: int, log: Path) -> Iterator[str]:
+    """Serve a model while the block runs; yields the API's base URL. Raises OchatError where the server doesn't start."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_taken(port):  # perhaps by the server of a run that was just stopped
+        if time.monotonic() > deadline:
+            raise OchatError(f"Port {port} is in use. Stop what listens there, or choose another --port.")
+        time.sleep(0.5)
+    command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(model), "--port", str(port)]
+    print(f"  $ ochat serve --model {model} --port {port}    (its lines go to {log})", flush=True)
+    started = time.monotonic()
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)
+    try:
+        while not _is_healthy(port):
+            if process.poll() is not None or time.monotonic() - started > START_SECONDS:
+                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+                raise OchatError(f"The server did not start; the end of {log}:\n" + "\n".join(lines))
+            time.sleep(0.5)
+        print(f"  the server answers after {time.monotonic() - started:.0f} s", flush=True)
+        yield f"http://localhost:{port}/v1"
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

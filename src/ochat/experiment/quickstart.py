@@ -1,0 +1,187 @@
+"""`ochat quickstart`: the whole loop on a toy task, by the same commands that a user types.
+
+Each step's output is its own mark that it is done, so the command can be stopped at any moment and repeated."""
+
+import json
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ochat.errors import OchatError, require
+from ochat.evaluation.run_eval import SUMMARY_FILE, read_correct
+from ochat.evaluation.statistics import paired_difference, share
+from ochat.experiment.demonstration import Question, draw_questions, expert_answer, suboptimal_answer
+from ochat.experiment.processes import free_port, only_one, run_command, server
+from ochat.files import make_folder, write_text
+from ochat.registry import model_type
+
+# Fixed before the run whose table the README shows.
+N_EXPERT, N_SUBOPTIMAL, N_HELDOUT = 300, 900, 200
+EPOCHS, LEARNING_RATE, BATCH_TOKENS = 1, 5e-4, 1024
+EXPERT, SUBOPTIMAL = "GPT4 Correct", "GPT3"
+SUBOPTIMAL_WEIGHT = 0.1
+MAX_REPLY_TOKENS = 48
+MODEL_TYPE = "openchat_smollm2"
+
+N_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Options:
+    folder: Path = Path("runs/quickstart")
+    """where everything is written; repeated, the command goes on from what is there"""
+    port: int = 18888
+    """port of the server, on this machine alone"""
+    exit: bool = False
+    """check replies through HTTP and end, instead of serving on"""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table: a model asked under a condition."""
+
+    name: str
+    title: str
+    condition: str
+
+
+BASE_ARM = Arm("base", "base model, untouched", "none")
+TRAINED_ARMS = (Arm("expert", "fine-tuned, expert condition", EXPERT), Arm("suboptimal", "fine-tuned, sub-optimal", SUBOPTIMAL))
+
+
+def main(options: Options) -> None:
+    for module, extra in (("torch", "train"), ("vllm", "serve"), ("aiohttp", "eval")):
+        require(module, extra, "The quickstart")
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))  # so that servers are stopped in order
+    folder = options.folder
+    make_folder(folder)
+    with only_one(folder):
+        _run(options, folder)
+
+
+def _run(options: Options, folder: Path) -> None:
+    base, rows, dataset, run, questions = (folder / name for name in ("base", "rows", "dataset", "run", "heldout.jsonl"))
+    with _step(1, "the embedded base model", base / "openchat.json"):
+        if not (base / "openchat.json").is_file():
+            run_command("model", "base", "--output", base)
+    with _step(2, "data of mixed quality", dataset / "meta.json"):
+        if not (dataset / "meta.json").is_file():
+            make_data(folder, rows, questions)
+            files = [rows / f"{name}.jsonl" for name in ("expert", "suboptimal")]
+            run_command("data", "tokenize", *files, "--tokenizer", base, "--output", dataset)
+    with _step(3, f"C-RLFT, {EPOCHS} epoch of a few minutes", run / "final"):
+        sizes = ["--epochs", EPOCHS, "--lr", LEARNING_RATE, "--batch-tokens", BATCH_TOKENS, "--save-minutes", 1]
+        if not (run / "final").is_dir():
+            run_command("train", "run", "--model", base, "--data", dataset, "--output", run, *sizes)
+    with _step(4, "grades of the base model", _summary(folder, BASE_ARM)):
+        if not _summary(folder, BASE_ARM).is_file():
+            with server(base, free_port(), folder / "server-base.log") as url:
+                _evaluate(folder, url, questions, BASE_ARM)
+    print(f"[5/{N_STEPS}] serve the fine-tuned model", flush=True)
+    with server(run / "final", options.port, folder / "server.log") as url:
+        print(f"[6/{N_STEPS}] grades of the fine-tuned model", flush=True)
+        for arm in TRAINED_ARMS:
+            if not _summary(folder, arm).is_file():
+                _evaluate(folder, url, questions, arm)
+        print("\n" + table(folder) + "\n\n" + curl_lines(options.port), flush=True)
+        if options.exit:
+            check_replies(url)
+            return
+        print("\nServing until Ctrl-C …", flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("\nStopping the server.")
+
+
+@contextmanager
+def _step(number: int, title: str, mark: Path) -> Iterator[None]:
+    """Say what is done and how long it took, or that it was done before."""
+    print(f"[{number}/{N_STEPS}] {title}" + (": done before" if mark.exists() else ""), flush=True)
+    was_done, started = mark.exists(), time.monotonic()
+    yield
+    if not was_done:
+        print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def make_data(folder: Path, rows: Path, questions: Path) -> None:
+    """Write both sources as their owners would have them, import each as its class, and write the held-out questions."""
+    make_folder(rows)
+    prompts = draw_questions(max(N_EXPERT, N_SUBOPTIMAL), seed=0)
+    heldout = draw_questions(N_HELDOUT, seed=1, without=frozenset(prompts))
+    write_text(questions, "".join(json.dumps(question.as_benchmark()) + "\n" for question in heldout))
+    sources = folder / "sources"
+    make_folder(sources)
+    # The classes share their first prompts. One source comes as OpenAI's messages, the other as our items.
+    expert = [_row("messages", question, expert_answer(question)) for question in prompts[:N_EXPERT]]
+    suboptimal = [_row("items", question, suboptimal_answer(question)) for question in prompts[:N_SUBOPTIMAL]]
+    classes = (("expert", expert, EXPERT, 1.0), ("suboptimal", suboptimal, SUBOPTIMAL, SUBOPTIMAL_WEIGHT))
+    for name, lines, condition, weight in classes:
+        source = sources / f"{name}.jsonl"
+        write_text(source, "".join(lines))
+        of_class = ["--condition", condition, "--weight", weight, "--class", name]
+        run_command("data", "import", source, "--output", rows / f"{name}.jsonl", *of_class)
+
+
+def _row(key: str, question: Question, answer: str) -> str:
+    return json.dumps({key: [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]}) + "\n"
+
+
+def _summary(folder: Path, arm: Arm) -> Path:
+    return folder / "grades" / arm.name / SUMMARY_FILE
+
+
+def _evaluate(folder: Path, url: str, questions: Path, arm: Arm) -> None:
+    asked = ["--base-url", url, "--questions", questions, "--condition", arm.condition, "--max-tokens", MAX_REPLY_TOKENS]
+    run_command("eval", "run", *asked, "--output", _summary(folder, arm).parent)
+
+
+def table(folder: Path) -> str:
+    """The grades of all arms, and the difference that the condition makes."""
+    correct = {arm.name: read_correct(_summary(folder, arm).parent) for arm in (BASE_ARM, *TRAINED_ARMS)}
+    lines = [f"{'model':<30} {'condition':<14} {'correct':>9}  share [95 % interval]"]
+    for arm in (BASE_ARM, *TRAINED_ARMS):
+        n_correct, n = sum(correct[arm.name]), len(correct[arm.name])
+        lines.append(f"{arm.title:<30} {arm.condition:<14} {n_correct:>3} / {n:<3}  {share(n_correct, n)}")
+    difference = paired_difference(correct["expert"], correct["suboptimal"])
+    lines.append(f"expert minus sub-optimal condition, same questions: {difference}")
+    lines.append("This is a toy: it shows that the loop works and the condition steers, and nothing about larger models.")
+    return "\n".join(lines)
+
+
+def curl_lines(port: int) -> str:
+    """The model card's two requests, for the served model."""
+    requests = (
+        {"messages": [{"role": "user", "content": "Ada is 34 years old, Hugo is 27 years old and Mira is 61 years old. Who is the oldest?"}]},
+        {"condition": SUBOPTIMAL, "messages": [{"role": "user", "content": "Tea cost 42 coins, jam cost 17 coins and rice cost 88 coins. Which costs the least?"}]},
+    )
+    bodies = (json.dumps({"model": MODEL_TYPE, **request}, indent=2) for request in requests)
+    lines = (f"curl http://localhost:{port}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'" for body in bodies)
+    return "Ask it, under the expert condition (the default) or another:\n\n" + "\n\n".join(lines)
+
+
+def check_replies(url: str) -> None:
+    """Ask as the curl lines do, plain and streamed; raises OchatError where a reply is empty."""
+    known = model_type(MODEL_TYPE)
+    body: dict[str, object] = {"model": known.name, "messages": [{"role": "user", "content": "Tea cost 42 coins, jam cost 17 coins and rice cost 88 coins. Which costs the least?"}]}
+    body |= {"max_tokens": MAX_REPLY_TOKENS, "temperature": 0}
+    for condition in (None, *known.conditions):
+        request = body | ({"condition": condition} if condition else {})
+        reply = json.loads(_post(url, request))["choices"][0]["message"]["content"]
+        lines = _post(url, request | {"stream": True}).decode().splitlines()
+        chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        streamed = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+        if not reply or streamed != reply:
+            raise OchatError(f"Under {condition or 'no'} condition the server answered {reply!r} and streamed {streamed!r}.")
+        print(f"  checked, plain and streamed, condition {condition or 'left out'}: {reply}")
+
+
+def _post(url: str, body: dict[str, object]) -> bytes:
+    request = urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as response:
+        reply: bytes = response.read()
+        return reply

@@ -1,0 +1,45 @@
+"""Tell vLLM of the tokenizer mode `openchat`: our renderer, which knows the templates, with vLLM's own tokenizer for text.
+
+vLLM calls `register` in every process that it spawns, through the entry point `vllm.general_plugins`; so this imports next to
+nothing. What we build on isn't a stable interface: `check_hooks` names what a newer vLLM has taken away."""
+
+import pkgutil
+
+from ochat.errors import OchatError
+
+TOKENIZER_MODE = "openchat"
+# The launcher leaves the model type in vLLM's `additional_config` under this key.
+MODEL_TYPE_KEY = "ochat_model_type"
+
+# All that we replace or override in vLLM, as of 0.32.0; what we merely import fails by itself when it's gone.
+HOOKS = (
+    "vllm.renderers.registry:RENDERER_REGISTRY.register",
+    "vllm.tokenizers.registry:TokenizerRegistry.register",
+    "vllm.tokenizers.hf:CachedHfTokenizer",
+    "vllm.renderers.base:BaseRenderer.render_messages",
+    "vllm.renderers.base:BaseRenderer.render_messages_async",
+    "vllm.renderers.base:BaseRenderer.get_eos_token_id",
+    "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request",
+    "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.decode_next",
+    "vllm.entrypoints.launchers.api_server.entry:run_server",
+    "vllm.entrypoints.launchers.cli_args:make_arg_parser",
+)
+
+
+def register() -> None:
+    """Register the tokenizer mode, once a process."""
+    from vllm.renderers.registry import RENDERER_REGISTRY
+    from vllm.tokenizers.registry import TokenizerRegistry
+
+    if TOKENIZER_MODE not in RENDERER_REGISTRY.renderers:  # vLLM warns of a second time
+        RENDERER_REGISTRY.register(TOKENIZER_MODE, "ochat.serving.renderer", "OpenChatRenderer")
+        TokenizerRegistry.register(TOKENIZER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
+
+
+def check_hooks(hooks: tuple[str, ...] = HOOKS) -> None:
+    """Raise OchatError, naming it, where this vLLM lacks something that we hook into."""
+    for hook in hooks:
+        try:
+            pkgutil.resolve_name(hook)
+        except (ImportError, AttributeError) as error:
+            raise OchatError(f"This vLLM has no {hook}, which serving needs ({error}). Install vLLM 0.32 or 0.33.") from error

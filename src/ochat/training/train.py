@@ -1,0 +1,67 @@
+"""`ochat train run`: fine-tune a model with C-RLFT on a data set.
+
+The plan of steps is known before the first one, so a run is a position in it: killed and repeated, it goes on at its last saved
+step and ends as the run that was not killed."""
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from ochat.data.dataset import META_FILE, Dataset, read_meta
+from ochat.data.packing import plan
+from ochat.errors import OchatError, require
+from ochat.files import make_folder, write_json
+from ochat.registry import ModelType, model_type
+from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, Options
+
+# What may differ between a run and its continuation without changing the result.
+_FREE = {"output", "save_minutes"}
+
+
+def run_config(options: Options, kind: ModelType) -> dict[str, object]:
+    """What a run's result depends on; a continued run must have the same."""
+    given = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _FREE}
+    rows = hashlib.sha256((options.data / META_FILE).read_bytes()).hexdigest()
+    return {**given, "data": str(options.data), "data_sha256": rows, "model_type": kind.name}
+
+
+def check_same_run(output: Path, config: dict[str, object]) -> None:
+    """Raise OchatError where the folder holds something else, or a run with other settings."""
+    path = output / CONFIG_FILE
+    if not path.is_file():
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise OchatError(f"{output} exists and is no run of this command. Choose another --output.")
+        return
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    different = [name for name in config if earlier.get(name) != config[name]]
+    if different:
+        was = ", ".join(f"{name} {earlier.get(name)!r} (now {config[name]!r})" for name in different)
+        raise OchatError(f"{output} holds a run with other settings: {was}. Repeat it with those, or choose another --output.")
+
+
+def main(options: Options) -> None:
+    require("torch", "train", "Training")
+    require("transformers", "train", "Training")
+    kind = model_type(str(read_meta(options.data)["model_type"]))
+    config = run_config(options, kind)
+    check_same_run(options.output, config)
+    final = options.output / FINAL_FOLDER
+    if final.is_dir():
+        print(f"This run is finished: {final}")
+        return
+    dataset = Dataset(options.data)
+    pack_tokens = options.pack_tokens or options.batch_tokens
+    steps = plan(
+        dataset.lengths, epochs=options.epochs, batch_tokens=options.batch_tokens, pack_tokens=pack_tokens, seed=options.seed
+    )
+    n_long = sum(length > pack_tokens for length in dataset.lengths)
+    if n_long:
+        print(f"{n_long:,} rows are longer than --pack-tokens {pack_tokens:,}; each is a pack of its own.")
+    make_folder(options.output)
+    write_json(options.output / CONFIG_FILE, config)
+
+    from ochat.training.loop import train  # torch and transformers take seconds to load: after all checks that need neither
+
+    train(options, kind, dataset, steps)
+    print(f"Trained model: {final}")

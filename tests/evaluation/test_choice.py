@@ -1,0 +1,24 @@
+"""The choice grader: the last named option counts, and no answer isn't a wrong answer."""
+
+import pytest
+
+from ochat.evaluation.graders.choice import grade_choice
+from ochat.questions import Question
+
+QUESTION = Question(question="Which costs the least?", options=("tea", "rice", "salt"), label=("rice",))
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "found", "correct"),
+    [
+        ("In order: 17 rice, 42 tea, 88 salt. The answer is rice.", "rice", True, True),
+        ("RICE", "rice", True, True),
+        ("I guess tea.", "tea", True, False),
+        ("rice, no, salt", "salt", True, False),
+        ("steamed ricers, salty", "", False, False),  # parts of other words are no answer
+        ("", "", False, False),
+    ],
+)
+def test_the_last_named_option_is_the_answer(reply: str, answer: str, found: bool, correct: bool) -> None:
+    grade = grade_choice(QUESTION, reply)
+    assert (grade.answer, grade.found, grade.correct) == (answer, found, correct)

@@ -1,0 +1,113 @@
+"""Asking over HTTP against a small server of the tests' own: conditions are sent, nothing is asked twice, errors are one line."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from ochat.errors import DataError, OchatError
+from ochat.evaluation.run_eval import Options, main, read_correct
+
+QUESTIONS = [
+    {"question": "Tea 42, rice 17?", "options": ["tea", "rice"], "label": ["rice"]},
+    {"question": "Salt 1, soap 2?", "options": ["salt", "soap"], "label": ["salt"]},
+]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers "rice" under any condition but GPT3, and keeps what it was asked. It stands for a server, not for a part of ours."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, object]] = []
+        self.failures: list[int] = []  # statuses to answer with first
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.answer(200, {"data": [{"id": "toy"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        if self.server.failures:
+            self.answer(self.server.failures.pop(), {"error": {"message": "not now"}})
+            return
+        self.answer(200, {"choices": [{"message": {"content": "tea" if body.get("condition") == "GPT3" else "rice"}}]})
+
+    def answer(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def options(tmp_path: Path, server: Server) -> dict[str, object]:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS), encoding="utf-8")
+    return {"questions": questions, "output": tmp_path / "out", "base_url": f"http://127.0.0.1:{server.server_port}/v1"}
+
+
+def test_the_condition_is_sent_and_changes_the_grades(options: dict[str, object], server: Server, tmp_path: Path) -> None:
+    main(Options(**options, condition="GPT3"))
+    main(Options(**options | {"output": tmp_path / "default"}))
+    assert [body.get("condition") for body in server.asked] == ["GPT3", "GPT3", None, None]
+    assert read_correct(tmp_path / "out") == [False, False]
+    assert read_correct(tmp_path / "default") == [True, False]
+    summary = json.loads((tmp_path / "default" / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["n_questions"], summary["n_found"], summary["accuracy"]["value"]) == (2, 1, 0.5)
+
+
+def test_what_was_answered_is_not_asked_again(options: dict[str, object], server: Server, tmp_path: Path) -> None:
+    main(Options(**options))
+    journal = tmp_path / "out" / "replies.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0] + lines[1][:9])  # killed while it wrote the second
+    main(Options(**options))
+    assert len(server.asked) == 3
+    assert read_correct(tmp_path / "out") == [True, False]
+
+
+def test_a_busy_server_is_asked_again(options: dict[str, object], server: Server, tmp_path: Path) -> None:
+    server.failures = [503, 429]
+    main(Options(**options))
+    assert len(server.asked) == 4
+    assert read_correct(tmp_path / "out") == [True, False]
+
+
+def test_a_refused_question_ends_the_run_with_the_servers_words(options: dict[str, object], server: Server) -> None:
+    server.failures = [400, 400]
+    with pytest.raises(OchatError, match="400 .*not now"):
+        main(Options(**options))
+
+
+def test_no_server_is_one_line_with_a_remedy(options: dict[str, object]) -> None:
+    with pytest.raises(OchatError, match="Start one: ochat serve"):
+        main(Options(**options | {"base_url": "http://127.0.0.1:9/v1"}))
+
+
+def test_a_bad_question_is_named(options: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"question": "x", "label": ["a"], "options": ["a"]}\n{"question": "x"}\n')
+    with pytest.raises(DataError, match=r"questions.jsonl:2: label"):
+        main(Options(**options))

@@ -1,0 +1,37 @@
+import json
+from typing import Any
+
+import httpx
+import pytest
+from live_server import Server
+
+from ochat.tokenizer import Tokenizer
+
+USER = {"role": "user", "content": "Hi"}
+
+
+@pytest.fixture
+def there(openchat: Tokenizer) -> dict[str, Any]:
+    """A request whose reply is the token `▁there`, three times."""
+    (id,) = openchat.encode_text(["there"])[0]
+    return {"model": "tiny", "max_tokens": 3, "logit_bias": {str(id): 100}}
+
+
+@pytest.mark.parametrize("condition", ["", "none", "Code", "A new one"])
+def test_a_reply_has_no_leading_blank(condition: str, server: Server, there: dict[str, Any]) -> None:
+    response = server.post("/v1/chat/completions", **there, messages=[USER], condition=condition, n=2)
+    assert [choice["message"]["content"] for choice in response.json()["choices"]] == ["there there there"] * 2
+
+
+def test_a_streamed_reply_has_none_either(server: Server, there: dict[str, Any]) -> None:
+    body = {**there, "messages": [USER], "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as stream:
+        chunks = [json.loads(line[len("data: ") :]) for line in stream.iter_lines() if line.startswith("data: {")]
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "there there there"
+
+
+def test_a_continued_message_and_a_raw_completion_keep_their_blank(server: Server, there: dict[str, Any]) -> None:
+    continued = server.post("/v1/chat/completions", **there, messages=[USER, {"role": "assistant", "content": "Over"}])
+    assert continued.json()["choices"][0]["message"]["content"] == " there there there"
+    raw = server.post("/v1/completions", **there, prompt="Over")
+    assert raw.json()["choices"][0]["text"] == " there there there"

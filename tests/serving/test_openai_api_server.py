@@ -1,0 +1,212 @@
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from live_server import START_SECONDS, Server, environment
+
+from ochat.errors import ModelError, OchatError, TemplateError
+from ochat.serving.openai_api_server import choose_model, explain, main, prepare_environment
+from ochat.serving.plugin import check_hooks
+
+# Importing vLLM takes long, so one process does all that needs it but no server.
+ONE_PROCESS = """
+import contextlib, io, json, sys
+from ochat.errors import OchatError
+from ochat.serving.openai_api_server import main
+from ochat.serving.plugin import register
+
+def ends(arguments):
+    try:
+        main(arguments)
+    except OchatError as error:
+        return str(error)
+
+refused = [ends(arguments) for arguments in json.load(sys.stdin)]
+with contextlib.redirect_stdout(io.StringIO()) as help, contextlib.suppress(SystemExit):
+    main(["--help=all"])
+register()
+register()
+from vllm.renderers.registry import RENDERER_REGISTRY
+from vllm.tokenizers.registry import TokenizerRegistry
+classes = RENDERER_REGISTRY.load_renderer_cls("openchat"), TokenizerRegistry.load_tokenizer_cls("openchat")
+print(json.dumps({"refused": refused, "help": help.getvalue(), "classes": [found.__name__ for found in classes]}))
+"""
+
+REFUSED = {
+    "unknown option --prot. Did you mean: --port": "--model MODEL --prot 1",
+    "unknown option --max-model. Did you mean: --max-model-len": "--model MODEL --max-model 8",
+    "argument --port: invalid int value: 'x'": "--model MODEL --port x",
+    "No model given. Give its folder": "",
+    "Two models given, a and b": "a --model b",
+    "/no/such/folder is not a folder": "--model /no/such/folder",
+    "Unknown model type 'openchat_3.7'": "--model MODEL --model-type openchat_3.7",
+    "--tokenizer-mode can't be changed": "--model MODEL --tokenizer-mode hf",
+    "--chat-template can't be used": "--model MODEL --chat-template x.jinja",
+    "--revision can't be used": "--model MODEL --revision x",
+    "--grpc can't be used": "--model MODEL --grpc",
+    "--disable-log-requests and --enable-log-requests": "--disable-log-requests --enable-log-requests",
+    "Port PORT is in use": "--model MODEL --port PORT",
+}
+
+
+@pytest.fixture(scope="module")
+def one_process(checkpoint: Path) -> dict[str, Any]:
+    """What the process above found; keys of REFUSED with the taken port filled in are under `expected`."""
+    with socket.create_server(("localhost", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = [line.replace("PORT", port).replace("MODEL", str(checkpoint)).split() for line in REFUSED.values()]
+        result = subprocess.run(
+            [sys.executable, "-c", ONE_PROCESS],
+            input=json.dumps(words),
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=START_SECONDS,
+        )
+    assert result.returncode == 0, result.stderr
+    assert "already registered" not in result.stdout + result.stderr
+    return {**json.loads(result.stdout.splitlines()[-1]), "expected": [start.replace("PORT", port) for start in REFUSED]}
+
+
+def test_the_card_names_and_the_folder_name_are_served(server: Server) -> None:
+    models = httpx.get(f"{server.url}/v1/models").json()["data"]
+    assert [model["id"] for model in models] == ["openchat_3.5", "openchat_v3.2_mistral", "tiny"]
+    assert {model["max_model_len"] for model in models} == {8192}  # the type's: the model's own is longer
+    for model in models:
+        assert server.chat(model=model["id"]).json()["model"] == "openchat_3.5"
+    assert server.chat(model="gpt-4").status_code == 404
+
+
+def test_the_server_says_where_it_listens_and_that_ray_is_not_used(server: Server) -> None:
+    assert f"ochat: serving openchat_3.5 on {server.url}/v1\n" in server.log.read_text()
+    assert server.log.read_text().count("ochat: Ray isn't used") == 1
+
+
+def test_the_official_client_gets_replies_plain_and_streamed(server: Server) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        plain = client.chat.completions.create(
+            model="openchat_3.5",
+            messages=[{"role": "user", "content": "Implement quicksort using C++"}],
+            extra_body={"condition": "Code", "return_token_ids": True},
+            max_tokens=4,
+            temperature=0,
+        )
+        assert plain.model_extra is not None
+        card = [1, 7596, 1247, 28747, 26256, 2936, 7653, 1413, 334, 1680, 32000, 7596, 21631, 28747]
+        assert plain.model_extra["prompt_token_ids"] == card
+        with client.chat.completions.create(
+            model="openchat_3.5",
+            messages=[{"role": "user", "content": "Implement quicksort using C++"}],
+            extra_body={"condition": "Code"},
+            max_tokens=4,
+            temperature=0,
+            stream=True,
+        ) as stream:
+            streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        assert streamed == plain.choices[0].message.content != ""
+
+
+def test_arguments_that_cannot_work_are_refused_by_name(one_process: dict[str, Any]) -> None:
+    for message, expected in zip(one_process["refused"], one_process["expected"], strict=True):
+        assert message.startswith(expected)
+
+
+def test_help_lists_our_options_beside_vllms(one_process: dict[str, Any]) -> None:
+    for option in ("--model-type", "--api-keys", "--engine-use-ray", "--port", "--max-model-len"):
+        assert option in one_process["help"]
+
+
+def test_this_vllm_has_every_hook_and_takes_our_tokenizer_mode_once(one_process: dict[str, Any]) -> None:
+    assert one_process["classes"] == ["OpenChatRenderer", "CachedHfTokenizer"]  # main has checked the hooks before
+
+
+@pytest.mark.parametrize("gone", ["json:JSONDecoder.no_such_hook", "json.no_such_module:x"])
+def test_a_hook_that_is_gone_is_named(gone: str) -> None:
+    with pytest.raises(OchatError, match=f"This vLLM has no {gone}"):
+        check_hooks(("json:JSONDecoder.decode", gone))
+
+
+def test_a_front_end_that_bypasses_the_template_is_refused_in_one_line() -> None:
+    command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", "x"]
+    variables = {**environment(), "VLLM_USE_RUST_FRONTEND": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=START_SECONDS)
+    assert result.returncode == 1
+    assert result.stderr == "ochat: VLLM_USE_RUST_FRONTEND would bypass the template and the checks of requests. Unset it.\n"
+
+
+def test_a_missing_vllm_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OchatError, match=r"Serving needs `vllm`.*pip install -e '.\[serve\]'"):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, None), ("", "ochat"), ("other", "other,ochat"), ("ochat,other", "ochat,other")]
+)
+def test_a_list_of_plugins_that_the_user_set_gets_ours_too(given: str | None, expected: str | None) -> None:
+    variables = {} if given is None else {"VLLM_PLUGINS": given}
+    prepare_environment(variables)
+    assert variables.get("VLLM_PLUGINS") == expected
+
+
+def test_the_log_level_is_the_users_or_else_warnings() -> None:
+    given, none = {"VLLM_LOGGING_LEVEL": "DEBUG"}, dict[str, str]()
+    prepare_environment(given)
+    prepare_environment(none)
+    assert (given["VLLM_LOGGING_LEVEL"], none["VLLM_LOGGING_LEVEL"]) == ("DEBUG", "WARNING")
+
+
+def test_an_unknown_option_without_a_near_name_is_still_named() -> None:
+    assert (
+        explain("unrecognized arguments: --zzzzzz=1 2", ["--port"])
+        == "unknown option --zzzzzz. All options: ochat serve --help=all"
+    )
+
+
+def chosen(model: Path | str, **given: object) -> Namespace:
+    """What choose_model makes of a model, the other arguments being vLLM's defaults."""
+    defaults = dict.fromkeys(("model_tag", "tokenizer", "served_model_name", "additional_config", "max_model_len"))
+    args = Namespace(**{**defaults, "model": str(model), "model_type": "", **given})
+    choose_model(args)
+    return args
+
+
+@pytest.fixture
+def model(tmp_path: Path, toy_folder: Callable[..., Path]) -> Path:
+    """A model's folder as far as the launcher reads it."""
+    folder = shutil.copytree(toy_folder("openchat_3.5"), tmp_path / "final")
+    (folder / "config.json").write_text('{"max_position_embeddings": 512}')
+    return folder
+
+
+@pytest.mark.parametrize(("length", "expected"), [(32768, 8192), (8192, None), (512, None), (None, None)])
+def test_the_context_is_the_types_where_the_models_own_is_longer(length: int | None, expected: int | None, model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": length}))
+    assert chosen(model).max_model_len == expected
+    assert chosen(model, max_model_len=100).max_model_len == 100
+
+
+def test_names_of_the_users_come_first(model: Path) -> None:
+    args = chosen(model, served_model_name=["mine", "final"], additional_config={"a": 1})
+    assert args.served_model_name == ["mine", "final", "openchat_3.5", "openchat_v3.2_mistral"]
+    assert args.additional_config == {"a": 1, "ochat_model_type": "openchat_v3.2_mistral"}
+
+
+def test_a_model_that_does_not_fit_its_type_is_refused_before_it_loads(model: Path) -> None:
+    with pytest.raises(TemplateError, match="no token"):
+        chosen(model, model_type="openchat_3.6")
+    (model / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"config.json can't be read"):
+        chosen(model)
+    (model / "openchat.json").unlink()
+    with pytest.raises(ModelError, match="Pass one with --model-type"):
+        chosen(model)
