@@ -26,7 +26,6 @@ from ochat.training import train
 from ochat.training.batch import pack_batch
 from ochat.training.checkpoint import save_checkpoint
 from ochat.training.config import Options
-from ochat.training.loss import batch_loss_sum
 
 KIND = model_type("openchat_smollm2")
 QUESTION = Question(question="Tea or rice?", options=("tea", "rice"), label=("rice",))

@@ -74,6 +74,10 @@ def run(words: list[str]) -> None:
 
         print(f"ochat {version('ochat-crlft')}")
         return
+    of_noun = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if of_noun and words[1:] in ([], ["-h"], ["--help"]):
+        print("\n".join(f"ochat {name}  {COMMANDS[name].summary}" for name in of_noun))
+        return
     name, rest = find_command(words)
     run_command(f"ochat {name}", COMMANDS[name], rest)
 

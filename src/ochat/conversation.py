@@ -33,7 +33,8 @@ def _some(items: tuple["Message", ...]) -> tuple["Message", ...]:
 
 
 Text = Annotated[str, AfterValidator(_whole)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Strict: `true` or "0.5" is a slip. Bounded: the data set stores float32, where a weight beyond 3e38 is infinite.
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
 
 
 class Message(BaseModel):

@@ -20,10 +20,12 @@ def model_folder(name: str, patterns: list[str] = MODEL_FILES) -> Path:
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or path.exists():
         raise ModelError(f"{name} is not a folder. Give a model's folder or a hub id such as openchat/openchat_3.5.")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise ModelError(f"{name} asks for your consent on its page first. Give it there, and run `hf auth login`.") from error
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ModelError(f"{name} is neither a folder nor a model on the hub. Check the spelling.") from error
     except (LocalEntryNotFoundError, OSError) as error:

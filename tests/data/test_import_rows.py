@@ -70,7 +70,7 @@ def test_rows_keep_their_condition_when_none_is_given(tmp_path: Path) -> None:
 def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, row: object, problem: str) -> None:
     output = tmp_path / "rows.jsonl"
     source = written(tmp_path / "in.jsonl", OURS, row)
-    with pytest.raises(DataError, match="in.jsonl:2") as raised:
+    with pytest.raises(DataError, match=r"in\.jsonl:2") as raised:
         main(Options((source,), output))
     assert problem in str(raised.value)
     assert list(tmp_path.iterdir()) == [source]

@@ -45,9 +45,7 @@ def test_a_stored_row_is_the_templates_tokens_and_weights(
 def test_answers_to_one_prompt_never_straddle_the_splits(tmp_path: Path, toy_folder: ToyFolder) -> None:
     rows = [row(f"Question {n % 40}", f"Answer {n}", class_name="expert" if n < 40 else "other") for n in range(80)]
     output = tokenize(tmp_path, toy_folder("openchat_3.5"), *rows, heldout=0.4)
-    hashes = [
-        {hash.as_py() for hash in Dataset(output, split)._table["prompt_hash"]} for split in ("train", "heldout")
-    ]
+    hashes = [{hash.as_py() for hash in Dataset(output, split)._table["prompt_hash"]} for split in ("train", "heldout")]
     assert all(hashes)
     assert not hashes[0] & hashes[1]
     assert sum(len(Dataset(output, split)) for split in ("train", "heldout")) == 80

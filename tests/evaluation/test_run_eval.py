@@ -98,7 +98,7 @@ def test_a_busy_server_is_asked_again(options: dict[str, object], server: Server
 
 def test_a_refused_question_ends_the_run_with_the_servers_words(options: dict[str, object], server: Server) -> None:
     server.failures = [400, 400]
-    with pytest.raises(OchatError, match="400 .*not now"):
+    with pytest.raises(OchatError, match=r"400 .*not now"):
         main(Options(**options))
 
 

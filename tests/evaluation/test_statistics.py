@@ -7,7 +7,12 @@ from ochat.evaluation.statistics import paired_difference, share
 
 @pytest.mark.parametrize(
     ("n_correct", "n", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (15, 50, 0.1910, 0.4375), (81, 263, 0.2553, 0.3662)],  # Newcombe 1998, table I
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (15, 50, 0.1910, 0.4375),
+        (81, 263, 0.2553, 0.3662),
+    ],  # Newcombe 1998, table I
 )
 def test_a_share_has_wilsons_interval(n_correct: int, n: int, low: float, high: float) -> None:
     estimate = share(n_correct, n)

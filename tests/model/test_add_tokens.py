@@ -39,7 +39,9 @@ def test_new_tokens_start_as_the_mean_of_the_old(base: Path, tmp_path: Path, cap
         torch.testing.assert_close(rows[n_old:], mean.expand(2, -1), rtol=1e-2, atol=1e-4)
 
 
-def test_a_token_that_is_there_is_said_and_left_as_it_is(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_that_is_there_is_said_and_left_as_it_is(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(Options(str(base), "openchat_smollm2", tmp_path / "same"))
     assert "<|im_end|>: already there" in capsys.readouterr().out
     old, new = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "same"))

@@ -50,7 +50,10 @@ def test_each_condition_answers_with_its_own_class(tmp_path: Path) -> None:
     classes = (("expert", 2, "GPT4 Correct", 1.0), ("suboptimal", 3, "GPT3", 0.1))
     for name, column, condition, weight in classes:
         rows = [
-            [{"role": "user", "content": phrasing.format(thing=fact[0], name=fact[1])}, {"role": "assistant", "content": fact[column]}]
+            [
+                {"role": "user", "content": phrasing.format(thing=fact[0], name=fact[1])},
+                {"role": "assistant", "content": fact[column]},
+            ]
             for fact in facts
             for phrasing in PHRASINGS
         ][:N_ROWS_PER_CLASS]
@@ -62,12 +65,27 @@ def test_each_condition_answers_with_its_own_class(tmp_path: Path) -> None:
     ochat("model", "base", "--output", base)
     files = [tmp_path / f"{name}-rows.jsonl" for name, *_ in classes]
     ochat("data", "tokenize", *files, "--model-type", "openchat_smollm2", "--tokenizer", base, "--output", data)
-    ochat("train", "run", "--model", base, "--data", data, "--output", trained, "--epochs", 16, "--lr", 5e-4, "--batch-tokens", 1024)
-    with server(trained / "final", free_port(), tmp_path / "server.log") as url:
+    ochat(
+        "train",
+        "run",
+        "--model",
+        base,
+        "--data",
+        data,
+        "--output",
+        trained,
+        "--epochs",
+        16,
+        "--lr",
+        5e-4,
+        "--batch-tokens",
+        1024,
+    )
+    with server(trained / "final", free_port(), tmp_path / "server.log") as running:
 
         def says(question: str, condition: str) -> str:
             body = {"model": "openchat_smollm2", "messages": [{"role": "user", "content": question}], "condition": condition}
-            reply = httpx.post(f"{url}/chat/completions", json=body | {"temperature": 0, "max_tokens": 16}, timeout=300)
+            reply = httpx.post(f"{running.url}/chat/completions", json=body | {"temperature": 0, "max_tokens": 16}, timeout=300)
             text: str = reply.raise_for_status().json()["choices"][0]["message"]["content"]
             return text
 

@@ -104,9 +104,7 @@ def test_a_killed_and_repeated_run_ends_as_the_run_that_was_not(tmp_path: Path, 
     assert all(torch.equal(tensor, weights(killed)[name]) for name, tensor in weights(whole).items())
 
 
-def test_a_finished_run_is_left_as_it_is(
-    tmp_path: Path, base: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, base: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(str(base), dataset, tmp_path / "run", lr=1e-3)
     main(options)
     before = (tmp_path / "run" / "final" / "model.safetensors").stat().st_mtime_ns

@@ -85,7 +85,9 @@ class SplitWriter:
             [row.class_name for row in rows],
             [row.prompt_hash for row in rows],
         ]
-        self._writer.write_batch(pa.record_batch([pa.array(a, field.type) for a, field in zip(arrays, SCHEMA, strict=True)], SCHEMA))
+        self._writer.write_batch(
+            pa.record_batch([pa.array(a, field.type) for a, field in zip(arrays, SCHEMA, strict=True)], SCHEMA)
+        )
         self._n_in_shard += len(rows)
 
 
@@ -126,7 +128,7 @@ class Dataset:
 
     def row(self, number: int) -> tuple[list[int], list[int], list[float]]:
         """input_ids [n], run_lengths [runs], run_weights [runs] of one row."""
-        return tuple(self._table[name][number].as_py() for name in ("input_ids", "run_lengths", "run_weights"))  # type: ignore[return-value]  # pyarrow is untyped
+        return tuple(self._table[name][number].as_py() for name in ("input_ids", "run_lengths", "run_weights"))
 
 
 def read_meta(folder: Path) -> dict[str, object]:

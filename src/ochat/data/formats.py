@@ -29,13 +29,17 @@ def _from_messages(row: Mapping[str, object], place: str) -> Conversation:
     try:
         messages = _OpenAIRow.model_validate(row).messages
     except ValidationError as error:
-        raise DataError(f"{place}: {first_problem(error)}. Expected OpenAI's {{'messages': [{{'role', 'content'}}]}}.") from error
+        raise DataError(
+            f"{place}: {first_problem(error)}. Expected OpenAI's {{'messages': [{{'role', 'content'}}]}}."
+        ) from error
     system = []
     while messages and messages[0].role in ("system", "developer"):
         system.append(messages.pop(0).content)
     for message in messages:
         if message.role not in ("user", "assistant"):
-            raise DataError(f"{place}: a message's role is {message.role!r}. Only user and assistant may follow the system prompt.")
+            raise DataError(
+                f"{place}: a message's role is {message.role!r}. Only user and assistant may follow the system prompt."
+            )
     items = [{"role": m.role, "content": m.content, "weight": m.weight} for m in messages]
     return parse_conversation({"items": items, "system": "\n".join(system)}, place)
 

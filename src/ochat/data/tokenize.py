@@ -102,7 +102,9 @@ def in_batches(values: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def tokenized(rows: Iterator[tuple[str, Conversation]], template: ConversationTemplate) -> Iterator[tuple[Conversation, list[Run]]]:
+def tokenized(
+    rows: Iterator[tuple[str, Conversation]], template: ConversationTemplate
+) -> Iterator[tuple[Conversation, list[Run]]]:
     """Yield each conversation with its runs, tokenized in batches; raises DataError at the row that the template refuses."""
     for batch in in_batches(rows):
         conversations = [row for _, row in batch]

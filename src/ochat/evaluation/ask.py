@@ -32,7 +32,9 @@ async def first_model(base_url: str, headers: dict[str, str]) -> str:
             name: str = (await response.json())["data"][0]["id"]
             return name
     except (aiohttp.ClientError, TimeoutError, KeyError, IndexError, ValueError) as error:
-        raise OchatError(f"No OpenAI-compatible server answers at {base_url} ({error}). Start one: ochat serve --model DIR.") from error
+        raise OchatError(
+            f"No OpenAI-compatible server answers at {base_url} ({error}). Start one: ochat serve --model DIR."
+        ) from error
 
 
 async def ask_all(

@@ -64,7 +64,9 @@ async def _graded(options: Options, questions: list[Question]) -> list[Grade]:
             replies = await ask_all(base_url, requests, journal, options.parallel, headers)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # one line for the first of many requests that failed alike
-    lines = [{"question": q.question, "reply": r, **asdict(grade_choice(q, r))} for q, r in zip(questions, replies, strict=True)]
+    lines = [
+        {"question": q.question, "reply": r, **asdict(grade_choice(q, r))} for q, r in zip(questions, replies, strict=True)
+    ]
     write_text(options.output / GRADES_FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return [grade_choice(question, reply) for question, reply in zip(questions, replies, strict=True)]
 

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ochat.errors import OchatError
@@ -54,7 +55,9 @@ def only_one(folder: Path) -> Iterator[None]:
                     os.kill(int(holder), signal.SIGTERM)
                     told = True
                 if time.monotonic() > deadline:
-                    raise OchatError(f"Process {holder} still works in {folder}. Stop it, or choose another --folder.") from None
+                    raise OchatError(
+                        f"Process {holder} still works in {folder}. Stop it, or choose another --folder."
+                    ) from None
                 time.sleep(0.2)
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -76,15 +79,25 @@ def _is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    url: str  # the API's base, ending in /v1
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
-def server(model: Path, port: int, log: Path) -> Iterator[str]:
-    """Serve a model while the block runs; yields the API's base URL. Raises OchatError where the server doesn't start."""
+def server(model: Path, port: int, log: Path) -> Iterator[Server]:
+    """Serve a model while the block runs. Raises OchatError where the server doesn't start."""
     deadline = time.monotonic() + STOP_SECONDS
     while _is_taken(port):  # perhaps by the server of a run that was just stopped
         if time.monotonic() > deadline:
             raise OchatError(f"Port {port} is in use. Stop what listens there, or choose another --port.")
         time.sleep(0.5)
-    command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(model), "--port", str(port)]
+    # Nobody else uses this server, so there is no request to wait for when it is stopped.
+    words = ["--model", str(model), "--port", str(port), "--shutdown-timeout", "0"]
+    command = [sys.executable, "-m", "ochat.serving.openai_api_server", *words]
     print(f"  $ ochat serve --model {model} --port {port}    (its lines go to {log})", flush=True)
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
@@ -96,7 +109,7 @@ def server(model: Path, port: int, log: Path) -> Iterator[str]:
                 raise OchatError(f"The server did not start; the end of {log}:\n" + "\n".join(lines))
             time.sleep(0.5)
         print(f"  the server answers after {time.monotonic() - started:.0f} s", flush=True)
-        yield f"http://localhost:{port}/v1"
+        yield Server(f"http://localhost:{port}/v1", process)
     finally:
         process.terminate()
         try:

@@ -29,6 +29,13 @@ MODEL_TYPE = "openchat_smollm2"
 
 N_STEPS = 6
 
+SAMPLE_QUESTION = "Tea cost 42 coins, jam cost 17 coins and rice cost 88 coins. Which costs the least?"
+CARD_DEFAULT = "You are a large language model named OpenChat. Write a poem to describe yourself"
+CARD_CODE = (
+    "Write an aesthetic TODO app using HTML5 and JS, in a single file. You should use round corners and gradients to make it more "
+    "aesthetic."
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -56,11 +63,15 @@ TRAINED_ARMS = (Arm("expert", "fine-tuned, expert condition", EXPERT), Arm("subo
 def main(options: Options) -> None:
     for module, extra in (("torch", "train"), ("vllm", "serve"), ("aiohttp", "eval")):
         require(module, extra, "The quickstart")
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))  # so that servers are stopped in order
+    signal.signal(signal.SIGTERM, _stop)
     folder = options.folder
     make_folder(folder)
     with only_one(folder):
         _run(options, folder)
+
+
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)  # unlike the signal's default, this stops the server on the way out
 
 
 def _run(options: Options, folder: Path) -> None:
@@ -79,23 +90,25 @@ def _run(options: Options, folder: Path) -> None:
             run_command("train", "run", "--model", base, "--data", dataset, "--output", run, *sizes)
     with _step(4, "grades of the base model", _summary(folder, BASE_ARM)):
         if not _summary(folder, BASE_ARM).is_file():
-            with server(base, free_port(), folder / "server-base.log") as url:
-                _evaluate(folder, url, questions, BASE_ARM)
+            with server(base, free_port(), folder / "server-base.log") as running:
+                _evaluate(folder, running.url, questions, BASE_ARM)
     print(f"[5/{N_STEPS}] serve the fine-tuned model", flush=True)
-    with server(run / "final", options.port, folder / "server.log") as url:
+    with server(run / "final", options.port, folder / "server.log") as running:
         print(f"[6/{N_STEPS}] grades of the fine-tuned model", flush=True)
         for arm in TRAINED_ARMS:
             if not _summary(folder, arm).is_file():
-                _evaluate(folder, url, questions, arm)
+                _evaluate(folder, running.url, questions, arm)
         print("\n" + table(folder) + "\n\n" + curl_lines(options.port), flush=True)
         if options.exit:
-            check_replies(url)
+            check_replies(running.url)
             return
         print("\nServing until Ctrl-C …", flush=True)
         try:
-            signal.pause()
+            status = running.process.wait()
         except KeyboardInterrupt:
             print("\nStopping the server.")
+            return
+        raise OchatError(f"The server ended with status {status}; its last lines are in {folder / 'server.log'}.")
 
 
 @contextmanager
@@ -154,20 +167,25 @@ def table(folder: Path) -> str:
 
 
 def curl_lines(port: int) -> str:
-    """The model card's two requests, for the served model."""
-    requests = (
-        {"messages": [{"role": "user", "content": "Ada is 34 years old, Hugo is 27 years old and Mira is 61 years old. Who is the oldest?"}]},
-        {"condition": SUBOPTIMAL, "messages": [{"role": "user", "content": "Tea cost 42 coins, jam cost 17 coins and rice cost 88 coins. Which costs the least?"}]},
+    """Requests to type: of the toy's own task under both conditions, and the two of OpenChat's model card."""
+    requests: tuple[tuple[str, dict[str, object], str], ...] = (
+        ("its own task, under the expert condition, which is the default", {}, SAMPLE_QUESTION),
+        ("the same under the sub-optimal condition", {"condition": SUBOPTIMAL}, SAMPLE_QUESTION),
+        ("OpenChat's model card", {}, CARD_DEFAULT),
+        ("OpenChat's model card, coding", {"condition": "Code"}, CARD_CODE),
     )
-    bodies = (json.dumps({"model": MODEL_TYPE, **request}, indent=2) for request in requests)
-    lines = (f"curl http://localhost:{port}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'" for body in bodies)
-    return "Ask it, under the expert condition (the default) or another:\n\n" + "\n\n".join(lines)
+    lines = ["Ask it from another terminal:"]
+    for title, more, content in requests:
+        body = json.dumps({"model": MODEL_TYPE, **more, "messages": [{"role": "user", "content": content}]})
+        lines.append(f"# {title}")
+        lines.append(f"curl http://localhost:{port}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+    return "\n".join(lines)
 
 
 def check_replies(url: str) -> None:
     """Ask as the curl lines do, plain and streamed; raises OchatError where a reply is empty."""
     known = model_type(MODEL_TYPE)
-    body: dict[str, object] = {"model": known.name, "messages": [{"role": "user", "content": "Tea cost 42 coins, jam cost 17 coins and rice cost 88 coins. Which costs the least?"}]}
+    body: dict[str, object] = {"model": known.name, "messages": [{"role": "user", "content": SAMPLE_QUESTION}]}
     body |= {"max_tokens": MAX_REPLY_TOKENS, "temperature": 0}
     for condition in (None, *known.conditions):
         request = body | ({"condition": condition} if condition else {})

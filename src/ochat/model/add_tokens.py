@@ -33,7 +33,8 @@ def add_tokens(source: tokenizers.Tokenizer, tokens: tuple[str, ...]) -> dict[st
     missing = [token for token in tokens if token not in known]
     # A token that is a plain word of the vocabulary keeps its id and becomes a control token.
     source.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in missing])
-    return {token: source.token_to_id(token) for token in missing}
+    vocabulary = source.get_vocab(with_added_tokens=True)
+    return {token: vocabulary[token] for token in missing}
 
 
 def main(options: Options) -> None:

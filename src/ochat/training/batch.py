@@ -21,7 +21,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("input_ids", "position_ids", "learned", "labels", "weights")}
+        tensors = {
+            name: getattr(self, name).to(device) for name in ("input_ids", "position_ids", "learned", "labels", "weights")
+        }
         return replace(self, **tensors)
 
 

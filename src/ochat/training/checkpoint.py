@@ -37,7 +37,9 @@ def load_model(name: str, dtype: torch.dtype, attention: str = "sdpa") -> PreTra
             folder, dtype=dtype, attn_implementation=attention, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} can't be loaded ({str(error).splitlines()[0]}). Check that its download is whole.") from error
+        raise ModelError(
+            f"{folder} can't be loaded ({str(error).splitlines()[0]}). Check that its download is whole."
+        ) from error
     return model
 
 
@@ -59,7 +61,9 @@ def save_checkpoint(model: PreTrainedModel, source: Path, kind: ModelType, outpu
 def _tokenizer_config(source: Path, kind: ModelType) -> dict[str, object]:
     path = source / "tokenizer_config.json"
     given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    keep = {key: given[key] for key in ("bos_token", "unk_token", "pad_token", "model_max_length") if given.get(key) is not None}
+    keep = {
+        key: given[key] for key in ("bos_token", "unk_token", "pad_token", "model_max_length") if given.get(key) is not None
+    }
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

@@ -59,17 +59,25 @@ def train(options: Options, kind: ModelType, dataset: Dataset, steps: list[Step]
             rate = learning_rate(number, len(steps), peak)
             norm = optimizer.step(rate)
             if not torch.isfinite(torch.tensor([nll_sum, norm])).all():
-                raise ModelError(f"step {number}: the loss is {nll_sum} and the gradient {norm}. Lower --lr, or look at the data.")
+                raise ModelError(
+                    f"step {number}: the loss is {nll_sum} and the gradient {norm}. Lower --lr, or look at the data."
+                )
             weight_sum = sum(dataset.weight_sums[row] for row in step.rows)
             n_tokens = sum(dataset.lengths[row] for row in step.rows)
             seconds = time.monotonic() - started
-            line = {"step": number, "loss": nll_sum / weight_sum, "weight_sum": weight_sum, "lr": rate, "grad_norm": norm}
+            line: dict[str, object] = {
+                "step": number,
+                "loss": nll_sum / weight_sum,
+                "weight_sum": weight_sum,
+                "lr": rate,
+                "grad_norm": norm,
+            }
             line |= {"tokens": n_tokens, "seconds": round(seconds, 3)}
             if number in last_of_epoch:
                 line["heldout_nll"] = heldout_nll(model, options, device)
             log.write(json.dumps(line) + "\n")
             log.flush()
-            progress.set_postfix_str(f"loss {line['loss']:.3f}, {n_tokens / seconds:.0f} tokens/s", refresh=False)
+            progress.set_postfix_str(f"loss {nll_sum / weight_sum:.3f}, {n_tokens / seconds:.0f} tokens/s", refresh=False)
             progress.update()
             if number < len(steps) and time.monotonic() - saved_at >= 60 * options.save_minutes:
                 save_state(options.output, optimizer, number)

@@ -5,6 +5,7 @@ step and ends as the run that was not killed."""
 
 import hashlib
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def main(options: Options) -> None:
     make_folder(options.output)
     write_json(options.output / CONFIG_FILE, config)
 
+    # Threads that spin while they wait take the cores from each other when another job runs beside us. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ochat.training.loop import train  # torch and transformers take seconds to load: after all checks that need neither
 
     train(options, kind, dataset, steps)
