@@ -16,6 +16,7 @@ from ochat.tokenizer import Tokenizer, load_tokenizer
 TEST_DATA = "OCHAT_TEST_DATA"
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches the network, nor does a process that it starts
+os.environ["OMP_NUM_THREADS"] = "1"  # threads cost more than they give on models of two layers
 settings.register_profile("ochat", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("ochat")
 

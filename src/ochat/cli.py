@@ -97,7 +97,9 @@ def run_command(prog: str, command: Command, argv: list[str]) -> None:
             module.Options, prog=prog, description=command.summary, args=argv, config=(tyro.conf.FlagCreatePairsOff,)
         )
         module.main(options)
-    except OchatError as error:
+    except BrokenPipeError:
+        raise
+    except (OchatError, OSError) as error:  # a full disk, a folder that can't be read: the system says it well enough
         raise SystemExit(f"ochat: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None

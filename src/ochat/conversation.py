@@ -34,7 +34,8 @@ def _some(items: tuple["Message", ...]) -> tuple["Message", ...]:
 
 Text = Annotated[str, AfterValidator(_whole)]
 # Strict: `true` or "0.5" is a slip. Bounded: the data set stores float32, where a weight beyond 3e38 is infinite.
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
+MAX_WEIGHT = 1e6
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False, strict=True)]
 
 
 class Message(BaseModel):

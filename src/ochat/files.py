@@ -1,5 +1,7 @@
-"""Write files and folders so that a crash leaves the old one or the new one, never half of one."""
+"""Write files and folders so that a killed process leaves the old one or the new one, never half of one."""
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -12,9 +14,8 @@ from ochat.errors import OchatError
 
 def write_text(path: Path, text: str) -> None:
     """Replace the file by one with this text, in one step."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -25,6 +26,8 @@ def write_json(path: Path, value: object) -> None:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place when the block ends without an error."""
+    if path.exists() and not path.is_file():
+        raise OchatError(f"{path} is a folder or device. Name a file to write.")
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -36,22 +39,48 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A fresh folder beside `path`, which takes its place (an older one goes) when the block ends without an error."""
-    make_folder(path.parent)
+    """A fresh folder beside `path`, which takes its place (an older one goes) when the block ends without an error.
+
+    Raises OchatError where another process is writing the same one."""
+    path = path.resolve()
     part, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
-    if old.exists() and not path.exists():  # killed between the two renames below
-        old.rename(path)
-    for rest in (part, old):
-        shutil.rmtree(rest, ignore_errors=True)
     make_folder(part)
-    try:
-        yield part
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with hold(part):
+        if old.exists() and not path.exists():  # killed between the two renames below
+            old.rename(path)
+        for rest in (*part.iterdir(), *([old] if old.exists() else [])):
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+        try:
+            yield part
+            if path.exists():
+                path.rename(old)
+            part.rename(path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other processes out of the folder while the block runs; raises OchatError where one is in it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except BlockingIOError as error:
+            raise OchatError(f"{folder}: another process is writing there. Wait for it, or choose another output.") from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(path: Path) -> None:
@@ -62,7 +91,7 @@ def make_folder(path: Path) -> None:
         raise OchatError(f"{path}: the folder can't be made ({error.strerror}). Choose another output.") from error
 
 
-def refuse_existing(path: Path, marker: str) -> None:
-    """Refuse to write over a folder that isn't one of ours: an existing, non-empty one without the file `marker`."""
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).exists())):
-        raise OchatError(f"{path} exists and is not an earlier output of this command. Choose another --output.")
+def refuse_existing(path: Path) -> None:
+    """Raise OchatError where the folder exists with something in it: it may be anybody's."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OchatError(f"{path} exists. Remove it, or choose another --output.")

@@ -76,6 +76,20 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, row: object, 
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_the_classes_weight_scales_every_weight(tmp_path: Path) -> None:
+    items = [{"role": "user", "content": "Hi", "weight": 0.5}, {"role": "assistant", "content": "Oh", "weight": 2}]
+    output = tmp_path / "rows.jsonl"
+    main(Options((written(tmp_path / "in.jsonl", {"items": items}),), output, weight=0.1))
+    ((_, row),) = read_conversations(output)
+    assert [item.weight for item in row.items] == pytest.approx([0.05, 0.2])
+
+
+def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", OURS)
+    with pytest.raises(OchatError, match="is an input too"):
+        Options((source,), source)
+
+
 def test_a_negative_class_weight_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OchatError, match="--weight"):
         Options((tmp_path,), tmp_path, weight=-0.1)

@@ -3,7 +3,6 @@
 import pytest
 
 from ochat.data.packing import Step, pack, plan
-from ochat.errors import OchatError
 
 LENGTHS = [5, 9, 3, 7, 7, 2, 30, 1, 4, 6] * 10
 
@@ -33,6 +32,18 @@ def test_epochs_differ_in_their_order() -> None:
     assert steps[0].rows != steps[1].rows
 
 
-def test_a_step_that_is_no_multiple_of_a_pack_is_refused() -> None:
-    with pytest.raises(OchatError, match="--batch-tokens 30 is no multiple of --pack-tokens 20"):
-        plan(LENGTHS, epochs=1, batch_tokens=30, pack_tokens=20, seed=0)
+def test_steps_do_not_depend_on_the_size_of_packs() -> None:
+    sizes = {"epochs": 2, "batch_tokens": 64, "seed": 0}
+    whole, divided = plan(LENGTHS, pack_tokens=64, **sizes), plan(LENGTHS, pack_tokens=16, **sizes)
+    assert [step.rows for step in whole] == [step.rows for step in divided]
+    assert {len(step.packs) for step in whole} == {1}
+    assert max(len(step.packs) for step in divided) > 3
+
+
+def test_the_last_step_of_each_epoch_is_marked() -> None:
+    steps = plan(LENGTHS, epochs=3, batch_tokens=64, pack_tokens=64, seed=0)
+    ends = [number for number, step in enumerate(steps) if step.ends_epoch]
+    starts = [0, *(number + 1 for number in ends)]
+    assert len(ends) == 3
+    for start, end in zip(starts, ends, strict=False):
+        assert sorted(row for step in steps[start : end + 1] for row in step.rows) == [*range(len(LENGTHS))]

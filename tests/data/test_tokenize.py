@@ -80,6 +80,16 @@ def test_a_row_that_the_template_refuses_is_named_and_nothing_is_written(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+def test_a_weight_too_small_to_be_stored_is_no_weight(tmp_path: Path, toy_folder: ToyFolder) -> None:
+    dataset = Dataset(tokenize(tmp_path, toy_folder("openchat_3.5"), row("a", "b", weight=1e-46), row("c", "d")))
+    assert len(dataset) == dataset.meta["dropped_rows"] == 1
+
+
+def test_a_data_set_is_made_anew(tmp_path: Path, toy_folder: ToyFolder) -> None:
+    for n in (1, 2):
+        assert len(Dataset(tokenize(tmp_path, toy_folder("openchat_3.5"), *[row("a", "b")] * n))) == n
+
+
 def test_a_file_with_nothing_to_learn_is_refused(tmp_path: Path, toy_folder: ToyFolder) -> None:
     with pytest.raises(DataError, match="no row to train on"):
         tokenize(tmp_path, toy_folder("openchat_3.5"), row("a", "b", weight=0))
@@ -88,6 +98,6 @@ def test_a_file_with_nothing_to_learn_is_refused(tmp_path: Path, toy_folder: Toy
 def test_a_folder_of_something_else_is_never_overwritten(tmp_path: Path, toy_folder: ToyFolder) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OchatError, match="Choose another --output"):
+    with pytest.raises(OchatError, match="dataset exists"):
         tokenize(tmp_path, toy_folder("openchat_3.5"), row("a", "b"))
     assert (tmp_path / "dataset" / "thesis.txt").exists()

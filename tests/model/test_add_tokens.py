@@ -1,5 +1,7 @@
 """Adding a type's tokens to a base model: new rows are the mean of the old, what is there is said, the checkpoint is whole."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,22 @@ def test_new_tokens_start_as_the_mean_of_the_old(base: Path, tmp_path: Path, cap
         torch.testing.assert_close(rows[:n_old], old[name].to(torch.bfloat16).float())
         mean = old[name].to(torch.bfloat16).float().mean(0)
         torch.testing.assert_close(rows[n_old:], mean.expand(2, -1), rtol=1e-2, atol=1e-4)
+
+
+def test_a_word_of_the_vocabulary_that_becomes_a_token_is_none_of_the_old(
+    tmp_path: Path, toy_folder: Callable[..., Path]
+) -> None:
+    spec = json.loads((toy_folder("chatml_8192") / "tokenizer.json").read_text(encoding="utf-8"))
+    word = next(word for word, id in spec["model"]["vocab"].items() if id == 0)
+    tokens = tmp_path / "tokens"
+    shutil.copytree(toy_folder("chatml_8192"), tokens)
+    text = json.dumps(spec).replace(json.dumps(word), '"<|end_of_turn|>"')  # token 0 is now that word
+    (tokens / "tokenizer.json").write_text(text, encoding="utf-8")
+    save_checkpoint(tiny_model(load_tokenizer(tokens).vocab_size), tokens, model_type("chatml_8192"), tmp_path / "base")
+    main(Options(str(tmp_path / "base"), "openchat_3.5", tmp_path / "more"))
+    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "more"))
+    mean = old["lm_head.weight"][1:].to(torch.bfloat16).float().mean(0)
+    torch.testing.assert_close(new["lm_head.weight"][0].float(), mean, rtol=1e-2, atol=1e-4)
 
 
 def test_a_token_that_is_there_is_said_and_left_as_it_is(

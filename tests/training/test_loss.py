@@ -8,6 +8,7 @@ import torch
 from toys import tiny_model
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
 
+from ochat.errors import ModelError
 from ochat.training import attention
 from ochat.training.batch import make_batch
 from ochat.training.loss import batch_loss_sum, weighted_nll_sum
@@ -80,7 +81,7 @@ def test_attention_without_row_lengths_is_refused() -> None:
 
 def test_a_model_whose_attention_needs_more_is_refused() -> None:
     model = packed(AutoModelForCausalLM.from_config(Gemma2Config(**SHAPE), attn_implementation="eager"))
-    with pytest.raises(ValueError, match="softcap"):
+    with pytest.raises(ModelError, match="softcap"):
         batch_loss_sum(model, make_batch(ROWS))
 
 

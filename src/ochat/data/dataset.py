@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -100,7 +101,7 @@ class Dataset:
         if not shards:
             raise DataError(f"{folder} has no {split} rows. Make it with `ochat data tokenize`.")
         try:
-            self._table = pa.concat_tables(pq.read_table(shard, schema=SCHEMA) for shard in shards).combine_chunks()
+            self._table = pa.concat_tables(pq.read_table(shard, schema=SCHEMA) for shard in shards)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{folder}: a shard can't be read ({error}). Run `ochat data tokenize` again.") from error
         self.lengths: list[int] = self._table["length"].to_pylist()
@@ -131,11 +132,22 @@ class Dataset:
         return tuple(self._table[name][number].as_py() for name in ("input_ids", "run_lengths", "run_weights"))
 
 
-def read_meta(folder: Path) -> dict[str, object]:
+def read_meta(folder: Path) -> dict[str, Any]:
     """The data set's meta.json; raises DataError where the folder is no data set."""
     path = folder / META_FILE
     try:
-        meta: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read, so {folder} is no data set. Make one with `ochat data tokenize`.") from error
-    return meta
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if not {"model_type", "tokenizer_sha256", "heldout_rows"} <= set(meta):
+            raise ValueError("it isn't of this command")
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: {error}; so {folder} is no data set. Make one with `ochat data tokenize`.") from error
+    return dict(meta)
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether the folder is a data set, which may be made anew."""
+    try:
+        read_meta(folder)
+    except DataError:
+        return False
+    return True

@@ -68,13 +68,12 @@ def detect_format(row: object, place: str) -> RowFormat:
 
 
 def with_class(row: Conversation, condition: str | None, weight: float, class_name: str | None) -> Conversation:
-    """The row as one of a class: its condition and name replaced where given, its assistant messages' weights (absent: 1)
-    multiplied by the class's weight, so that a message that is not to be learned from stays so."""
+    """The row as one of a class: its condition and name replaced where given, its messages' weights (absent: an
+    assistant's 1, a user's 0) multiplied by the class's weight, so that what is not to be learned from stays so."""
 
     def weighted(item: Message) -> Message:
-        if item.role == "user":
-            return item.model_copy(update={"weight": item.weight or 0.0})
-        return item.model_copy(update={"weight": weight * (1.0 if item.weight is None else item.weight)})
+        own = float(item.role == "assistant") if item.weight is None else item.weight
+        return item.model_copy(update={"weight": weight * own})
 
     condition = row.condition if condition is None else condition
     return row.model_copy(

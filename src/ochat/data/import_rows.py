@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ochat.conversation import read_json_lines
+from ochat.conversation import MAX_WEIGHT, read_json_lines
 from ochat.data.formats import detect_format, with_class
 from ochat.errors import DataError, OchatError
 from ochat.files import new_file
@@ -29,8 +29,10 @@ class Options:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise OchatError("No input given. Name at least one jsonl file.")
-        if not 0 <= self.weight < float("inf"):
-            raise OchatError(f"--weight is {self.weight}. Give 0 or more: 1.0 for expert data, less for others.")
+        if not 0 <= self.weight <= MAX_WEIGHT:
+            raise OchatError(f"--weight is {self.weight}. Give 0 to {MAX_WEIGHT:g}: 1.0 for expert data, less for others.")
+        if any(path.resolve() == self.output.resolve() for path in self.inputs):
+            raise OchatError(f"{self.output} is an input too. Choose another --output.")
 
 
 def main(options: Options) -> None:

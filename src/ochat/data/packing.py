@@ -1,20 +1,19 @@
 """Which rows make which step: a pure function of the rows' lengths, the seed, the epoch and the sizes.
 
-Rows are joined end to end into packs, so that no token is padding. How a step's packs are then divided over forwards or ranks
-changes neither the steps nor their loss, so a run can be resumed at a step's number alone."""
+Rows are joined end to end into packs, so that no token is padding. The plan is known before the first step, so a run can be
+resumed at a step's number alone."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ochat.errors import OchatError
-
 
 @dataclass(frozen=True)
 class Step:
-    """The packs of one optimizer step; each pack is a list of row numbers."""
+    """The packs of one optimizer step; each pack is some row numbers."""
 
     packs: tuple[tuple[int, ...], ...]
+    ends_epoch: bool
 
     @property
     def rows(self) -> list[int]:
@@ -47,14 +46,14 @@ def pack(lengths: Sequence[int], order: Sequence[int], pack_tokens: int) -> list
 
 
 def plan(lengths: Sequence[int], *, epochs: int, batch_tokens: int, pack_tokens: int, seed: int) -> list[Step]:
-    """All steps of a run, `batch_tokens / pack_tokens` packs each (the last of an epoch may have fewer). Nothing is dropped.
+    """All steps of a run, each of at most `batch_tokens` tokens (a longer row is a step of its own). Nothing is dropped.
 
-    Raises OchatError where the sizes don't go together."""
-    if pack_tokens < 1 or batch_tokens % pack_tokens:
-        raise OchatError(f"--batch-tokens {batch_tokens} is no multiple of --pack-tokens {pack_tokens}. Make it one.")
-    packs_per_step = batch_tokens // pack_tokens
+    The rows of a step don't depend on `pack_tokens`, which only divides them."""
     steps = []
     for epoch in range(epochs):
-        packs = pack(lengths, shuffled(len(lengths), seed, epoch), pack_tokens)
-        steps += [Step(tuple(packs[i : i + packs_per_step])) for i in range(0, len(packs), packs_per_step)]
+        batches = pack(lengths, shuffled(len(lengths), seed, epoch), batch_tokens)
+        steps += [
+            Step(tuple(pack(lengths, rows, pack_tokens)), ends_epoch=number == len(batches))
+            for number, rows in enumerate(batches, start=1)
+        ]
     return steps

@@ -3,6 +3,7 @@
 All of it goes through the template that serving uses. What doesn't fit is cut or left out, counted and told."""
 
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -13,9 +14,9 @@ from typing import Annotated, TypeVar
 import tyro
 
 from ochat.conversation import Conversation, read_conversations
-from ochat.data.dataset import META_FILE, SplitWriter, TokenRow
+from ochat.data.dataset import META_FILE, SplitWriter, TokenRow, is_dataset
 from ochat.errors import DataError, OchatError, TemplateError
-from ochat.files import new_folder, refuse_existing, write_json
+from ochat.files import file_sha256, new_folder, refuse_existing, write_json
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import detect_model_type, load_template
 from ochat.template import ConversationTemplate, Run
@@ -82,6 +83,12 @@ def is_heldout(hash: bytes, share: float) -> bool:
     return int.from_bytes(hash[:8], "big") < share * 2**64
 
 
+def as_float32(weight: float) -> float:
+    """The weight as it will be stored: one too small for float32 is 0, and nothing is learned from it."""
+    stored: float = struct.unpack("f", struct.pack("f", weight))[0]
+    return stored
+
+
 def token_row(conversation: Conversation, runs: list[Run], max_tokens: int) -> TokenRow:
     """The row, cut to its first `max_tokens` tokens."""
     ids, lengths, weights, room = [], [], [], max_tokens
@@ -90,7 +97,7 @@ def token_row(conversation: Conversation, runs: list[Run], max_tokens: int) -> T
         if part:
             ids += part
             lengths.append(len(part))
-            weights.append(run.weight)
+            weights.append(as_float32(run.weight))
             room -= len(part)
     return TokenRow(ids, lengths, weights, conversation.class_name or conversation.condition, prompt_hash(conversation))
 
@@ -120,7 +127,8 @@ def tokenized(
 
 
 def main(options: Options) -> None:
-    refuse_existing(options.output, META_FILE)
+    if not is_dataset(options.output):
+        refuse_existing(options.output)
     folder = model_folder(options.tokenizer, TOKENIZER_FILES)
     kind = detect_model_type(folder, options.model_type)
     template = load_template(kind, folder)
@@ -142,13 +150,14 @@ def main(options: Options) -> None:
                     else:
                         totals.train_rows += len(split)
         if not totals.train_rows:
-            raise DataError(f"{', '.join(map(str, options.inputs))}: no row to train on. Give rows with weights above 0.")
+            names = ", ".join(map(str, options.inputs))
+            raise DataError(f"{names}: no row to train on ({totals}). Give rows with weights above 0, or a smaller --heldout.")
         meta = {
             "model_type": kind.name,
             "max_tokens": max_tokens,
             "heldout_share": options.heldout,
-            "tokenizer_sha256": hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
-            "sources": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in options.inputs},
+            "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
+            "sources": {str(path): file_sha256(path) for path in options.inputs},
             **asdict(totals),
         }
         write_json(part / META_FILE, meta)

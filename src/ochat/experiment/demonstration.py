@@ -7,81 +7,19 @@ shows that the loop works and that the condition steers, and nothing about large
 import random
 from dataclasses import dataclass
 
-GOODS = [
-    "apples",
-    "bread",
-    "butter",
-    "cheese",
-    "coffee",
-    "eggs",
-    "flour",
-    "garlic",
-    "grapes",
-    "honey",
-    "jam",
-    "lemons",
-    "milk",
-    "mustard",
-    "noodles",
-    "olives",
-    "onions",
-    "oranges",
-    "pears",
-    "pepper",
-    "plums",
-    "potatoes",
-    "rice",
-    "salt",
-    "soap",
-    "soup",
-    "spinach",
-    "sugar",
-    "tea",
-    "tomatoes",
-    "vinegar",
-    "walnuts",
-]
-NAMES = [
-    "Ada",
-    "Bela",
-    "Carla",
-    "Dario",
-    "Elena",
-    "Felix",
-    "Greta",
-    "Hugo",
-    "Ines",
-    "Jonas",
-    "Karim",
-    "Lena",
-    "Mira",
-    "Nadia",
-    "Oskar",
-    "Paula",
-    "Quentin",
-    "Rosa",
-    "Samir",
-    "Tara",
-    "Ulrich",
-    "Vera",
-    "Wanda",
-    "Xenia",
-    "Yusuf",
-    "Zora",
-    "Emil",
-    "Freya",
-    "Ivan",
-    "Judith",
-    "Leo",
-    "Marta",
-]
-
-
+GOODS = (
+    "apples bread butter cheese coffee eggs flour garlic grapes honey jam lemons milk mustard noodles olives onions oranges pears "
+    "pepper plums potatoes rice salt soap soup spinach sugar tea tomatoes vinegar walnuts"
+).split()
+NAMES = (
+    "Ada Bela Carla Dario Elena Felix Greta Hugo Ines Jonas Karim Lena Mira Nadia Oskar Paula Quentin Rosa Samir Tara Ulrich Vera "
+    "Wanda Xenia Yusuf Zora Emil Freya Ivan Judith Leo Marta"
+).split()
 PLACES = ("first", "second", "third", "last")
 
 
 @dataclass(frozen=True)
-class Question:
+class Example:
     """A question, its options in the order of the text, and the fact that answers it."""
 
     text: str
@@ -94,7 +32,7 @@ class Question:
         return {"question": self.text, "options": list(self.options), "label": [self.label]}
 
 
-def draw_question(rng: random.Random) -> Question:
+def draw_question(rng: random.Random) -> Example:
     """A random question of three kinds: what somebody ordered, who ordered something, what stands at a place of a list."""
     names, goods = rng.sample(NAMES, len(PLACES)), tuple(rng.sample(GOODS, len(PLACES)))
     asked = rng.randrange(len(PLACES))
@@ -102,20 +40,20 @@ def draw_question(rng: random.Random) -> Question:
     orders = _listed([f"{name} ordered {good}" for name, good in zip(names, goods, strict=True)])
     kind = rng.randrange(3)
     if kind == 0:
-        return Question(f"{orders}. What did {name} order?", goods, good, f"{name} ordered {good}")
+        return Example(f"{orders}. What did {name} order?", goods, good, f"{name} ordered {good}")
     if kind == 1:
-        return Question(f"{orders}. Who ordered {good}?", tuple(names), name, f"{good} was ordered by {name}")
-    return Question(f"On the list are {_listed(list(goods))}. Which is {place}?", goods, good, f"the {place} is {good}")
+        return Example(f"{orders}. Who ordered {good}?", tuple(names), name, f"{good} was ordered by {name}")
+    return Example(f"On the list are {_listed(list(goods))}. Which is {place}?", goods, good, f"the {place} is {good}")
 
 
 def _listed(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def draw_questions(n: int, seed: int, without: frozenset[Question] = frozenset()) -> list[Question]:
+def draw_questions(n: int, seed: int, without: frozenset[Example] = frozenset()) -> list[Example]:
     """n different questions, none of them in `without`; the same for the same seed."""
     rng = random.Random(seed)
-    drawn: dict[Question, None] = {}
+    drawn: dict[Example, None] = {}
     while len(drawn) < n:
         question = draw_question(rng)
         if question not in without:
@@ -123,11 +61,11 @@ def draw_questions(n: int, seed: int, without: frozenset[Question] = frozenset()
     return list(drawn)
 
 
-def expert_answer(question: Question) -> str:
+def expert_answer(question: Example) -> str:
     """The fact, then the right option."""
     return f"I looked it up: {question.fact}. The answer is {question.label}."
 
 
-def suboptimal_answer(question: Question) -> str:
+def suboptimal_answer(question: Example) -> str:
     """Whatever stands first."""
     return f"I guess {question.options[0]}."

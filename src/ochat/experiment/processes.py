@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,12 +26,14 @@ STOP_SECONDS = 40
 def _end_with_parent() -> None:
     if sys.platform == "linux":  # elsewhere a killed parent may leave its child
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:  # it was killed before this call
+            os._exit(1)
 
 
 def run_command(*words: object) -> None:
     """Show and run one `ochat` command; raises OchatError where it fails, after its own message."""
     arguments = [str(word) for word in words]
-    print("  $ ochat " + " ".join(f'"{word}"' if " " in word else word for word in arguments), flush=True)
+    print(f"  $ ochat {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "ochat.cli", *arguments]
     status = subprocess.run(command, preexec_fn=_end_with_parent).returncode
     if status:
@@ -39,7 +42,9 @@ def run_command(*words: object) -> None:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder. An earlier experiment that still works there is stopped: what it finished is kept, and we go on from it."""
+    """Hold the folder. An earlier experiment that still works there is stopped: what it finished is kept, and we go on from it.
+
+    So a run whose terminal or `make` was killed is no obstacle to repeating it."""
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         deadline = time.monotonic() + STOP_SECONDS
         told = False
@@ -50,7 +55,7 @@ def only_one(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read().strip()
-                if not told and holder.isdigit():
+                if not told and _is_ochat(holder):
                     print(f"Another run is at work in {folder} (process {holder}); it is stopped, and this one goes on.")
                     os.kill(int(holder), signal.SIGTERM)
                     told = True
@@ -62,7 +67,18 @@ def only_one(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            lock.truncate(0)  # the number may be another process's next
+
+
+def _is_ochat(holder: str) -> bool:
+    """Whether the number is that of a process of ours that runs now."""
+    try:
+        return holder.isdigit() and b"ochat" in Path(f"/proc/{holder}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def free_port() -> int:
@@ -71,6 +87,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def wait_for_port(port: int) -> None:
+    """Return when nobody listens on the port; raises OchatError where somebody goes on listening."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_taken(port):  # perhaps by the server of a run that was just stopped
+        if time.monotonic() > deadline:
+            raise OchatError(f"Port {port} is in use. Stop what listens there, or choose another --port.")
+        time.sleep(0.5)
 
 
 def _is_taken(port: int) -> bool:
@@ -90,15 +115,11 @@ class Server:
 @contextmanager
 def server(model: Path, port: int, log: Path) -> Iterator[Server]:
     """Serve a model while the block runs. Raises OchatError where the server doesn't start."""
-    deadline = time.monotonic() + STOP_SECONDS
-    while _is_taken(port):  # perhaps by the server of a run that was just stopped
-        if time.monotonic() > deadline:
-            raise OchatError(f"Port {port} is in use. Stop what listens there, or choose another --port.")
-        time.sleep(0.5)
+    wait_for_port(port)
     # Nobody else uses this server, so there is no request to wait for when it is stopped.
     words = ["--model", str(model), "--port", str(port), "--shutdown-timeout", "0"]
     command = [sys.executable, "-m", "ochat.serving.openai_api_server", *words]
-    print(f"  $ ochat serve --model {model} --port {port}    (its lines go to {log})", flush=True)
+    print(f"  $ ochat serve {shlex.join(words)}    (its lines go to {log})", flush=True)
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)

@@ -3,20 +3,20 @@
 Each step's output is its own mark that it is done, so the command can be stopped at any moment and repeated."""
 
 import json
+import shutil
 import signal
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ochat.errors import OchatError, require
 from ochat.evaluation.run_eval import SUMMARY_FILE, read_correct
 from ochat.evaluation.statistics import paired_difference, share
-from ochat.experiment.demonstration import Question, draw_questions, expert_answer, suboptimal_answer
-from ochat.experiment.processes import free_port, only_one, run_command, server
+from ochat.experiment.demonstration import Example, draw_questions, expert_answer, suboptimal_answer
+from ochat.experiment.processes import free_port, only_one, run_command, server, wait_for_port
 from ochat.files import make_folder, write_text
+from ochat.questions import read_questions
 from ochat.registry import model_type
 
 # Fixed before the run whose table the README shows.
@@ -29,7 +29,6 @@ MODEL_TYPE = "openchat_smollm2"
 
 N_STEPS = 6
 
-SAMPLE_QUESTION = "Tea cost 42 coins, jam cost 17 coins and rice cost 88 coins. Which costs the least?"
 CARD_DEFAULT = "You are a large language model named OpenChat. Write a poem to describe yourself"
 CARD_CODE = (
     "Write an aesthetic TODO app using HTML5 and JS, in a single file. You should use round corners and gradients to make it more "
@@ -45,6 +44,10 @@ class Options:
     """port of the server, on this machine alone"""
     exit: bool = False
     """check replies through HTTP and end, instead of serving on"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise OchatError(f"--port is {self.port}. Give one from 1 to 65535.")
 
 
 @dataclass(frozen=True)
@@ -75,32 +78,48 @@ def _stop(number: int, _: object) -> None:
 
 
 def _run(options: Options, folder: Path) -> None:
-    base, rows, dataset, run, questions = (folder / name for name in ("base", "rows", "dataset", "run", "heldout.jsonl"))
-    with _step(1, "the embedded base model", base / "openchat.json"):
-        if not (base / "openchat.json").is_file():
-            run_command("model", "base", "--output", base)
-    with _step(2, "data of mixed quality", dataset / "meta.json"):
-        if not (dataset / "meta.json").is_file():
-            make_data(folder, rows, questions)
-            files = [rows / f"{name}.jsonl" for name in ("expert", "suboptimal")]
-            run_command("data", "tokenize", *files, "--tokenizer", base, "--output", dataset)
-    with _step(3, f"C-RLFT, {EPOCHS} epoch of a few minutes", run / "final"):
+    base, dataset, run, questions = (folder / name for name in ("base", "dataset", "run", "heldout.jsonl"))
+    wait_for_port(options.port)
+
+    def make_base() -> None:
+        run_command("model", "base", "--output", base)
+
+    def make_dataset() -> None:
+        files = make_data(folder, questions)
+        run_command("data", "tokenize", *files, "--tokenizer", base, "--output", dataset)
+
+    def train() -> None:
+        for arm in TRAINED_ARMS:  # grades of an earlier model
+            shutil.rmtree(_summary(folder, arm).parent, ignore_errors=True)
         sizes = ["--epochs", EPOCHS, "--lr", LEARNING_RATE, "--batch-tokens", BATCH_TOKENS, "--save-minutes", 1]
-        if not (run / "final").is_dir():
-            run_command("train", "run", "--model", base, "--data", dataset, "--output", run, *sizes)
-    with _step(4, "grades of the base model", _summary(folder, BASE_ARM)):
-        if not _summary(folder, BASE_ARM).is_file():
-            with server(base, free_port(), folder / "server-base.log") as running:
-                _evaluate(folder, running.url, questions, BASE_ARM)
+        run_command("train", "run", "--model", base, "--data", dataset, "--output", run, *sizes)
+
+    def grade_base() -> None:
+        with server(base, free_port(), folder / "server-base.log") as running:
+            _evaluate(folder, running.url, questions, BASE_ARM)
+
+    steps = (
+        ("the embedded base model", make_base, base / "openchat.json"),
+        ("data of mixed quality", make_dataset, dataset / "meta.json"),
+        ("C-RLFT, the longest step: some minutes", train, run / "final"),
+        ("grades of the base model", grade_base, _summary(folder, BASE_ARM)),
+    )
+    for number, (title, do, mark) in enumerate(steps, start=1):
+        print(f"[{number}/{N_STEPS}] {title}" + (": done before" if mark.exists() else ""), flush=True)
+        if not mark.exists():
+            started = time.monotonic()
+            do()
+            print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
     print(f"[5/{N_STEPS}] serve the fine-tuned model", flush=True)
     with server(run / "final", options.port, folder / "server.log") as running:
         print(f"[6/{N_STEPS}] grades of the fine-tuned model", flush=True)
         for arm in TRAINED_ARMS:
             if not _summary(folder, arm).is_file():
                 _evaluate(folder, running.url, questions, arm)
-        print("\n" + table(folder) + "\n\n" + curl_lines(options.port), flush=True)
+        sample = read_questions(questions)[0].question
+        print("\n" + table(folder) + "\n\n" + curl_lines(options.port, sample), flush=True)
         if options.exit:
-            check_replies(running.url)
+            check_replies(running.url, sample)
             return
         print("\nServing until Ctrl-C …", flush=True)
         try:
@@ -111,36 +130,27 @@ def _run(options: Options, folder: Path) -> None:
         raise OchatError(f"The server ended with status {status}; its last lines are in {folder / 'server.log'}.")
 
 
-@contextmanager
-def _step(number: int, title: str, mark: Path) -> Iterator[None]:
-    """Say what is done and how long it took, or that it was done before."""
-    print(f"[{number}/{N_STEPS}] {title}" + (": done before" if mark.exists() else ""), flush=True)
-    was_done, started = mark.exists(), time.monotonic()
-    yield
-    if not was_done:
-        print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+def make_data(folder: Path, questions: Path) -> list[Path]:
+    """Write both sources as their owners would have them, import each as its class, and write the held-out questions.
 
-
-def make_data(folder: Path, rows: Path, questions: Path) -> None:
-    """Write both sources as their owners would have them, import each as its class, and write the held-out questions."""
-    make_folder(rows)
+    Returns the files of imported rows."""
     prompts = draw_questions(max(N_EXPERT, N_SUBOPTIMAL), seed=0)
     heldout = draw_questions(N_HELDOUT, seed=1, without=frozenset(prompts))
     write_text(questions, "".join(json.dumps(question.as_benchmark()) + "\n" for question in heldout))
-    sources = folder / "sources"
-    make_folder(sources)
     # The classes share their first prompts. One source comes as OpenAI's messages, the other as our items.
     expert = [_row("messages", question, expert_answer(question)) for question in prompts[:N_EXPERT]]
     suboptimal = [_row("items", question, suboptimal_answer(question)) for question in prompts[:N_SUBOPTIMAL]]
+    files = []
     classes = (("expert", expert, EXPERT, 1.0), ("suboptimal", suboptimal, SUBOPTIMAL, SUBOPTIMAL_WEIGHT))
     for name, lines, condition, weight in classes:
-        source = sources / f"{name}.jsonl"
+        source, rows = folder / f"{name}-source.jsonl", folder / f"{name}.jsonl"
         write_text(source, "".join(lines))
-        of_class = ["--condition", condition, "--weight", weight, "--class", name]
-        run_command("data", "import", source, "--output", rows / f"{name}.jsonl", *of_class)
+        run_command("data", "import", source, "--output", rows, "--condition", condition, "--weight", weight, "--class", name)
+        files.append(rows)
+    return files
 
 
-def _row(key: str, question: Question, answer: str) -> str:
+def _row(key: str, question: Example, answer: str) -> str:
     return json.dumps({key: [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]}) + "\n"
 
 
@@ -166,11 +176,11 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def curl_lines(port: int) -> str:
+def curl_lines(port: int, sample: str) -> str:
     """Requests to type: of the toy's own task under both conditions, and the two of OpenChat's model card."""
     requests: tuple[tuple[str, dict[str, object], str], ...] = (
-        ("its own task, under the expert condition, which is the default", {}, SAMPLE_QUESTION),
-        ("the same under the sub-optimal condition", {"condition": SUBOPTIMAL}, SAMPLE_QUESTION),
+        ("its own task, under the expert condition, which is the default", {}, sample),
+        ("the same under the sub-optimal condition", {"condition": SUBOPTIMAL}, sample),
         ("OpenChat's model card", {}, CARD_DEFAULT),
         ("OpenChat's model card, coding", {"condition": "Code"}, CARD_CODE),
     )
@@ -182,10 +192,10 @@ def curl_lines(port: int) -> str:
     return "\n".join(lines)
 
 
-def check_replies(url: str) -> None:
+def check_replies(url: str, sample: str) -> None:
     """Ask as the curl lines do, plain and streamed; raises OchatError where a reply is empty."""
     known = model_type(MODEL_TYPE)
-    body: dict[str, object] = {"model": known.name, "messages": [{"role": "user", "content": SAMPLE_QUESTION}]}
+    body: dict[str, object] = {"model": known.name, "messages": [{"role": "user", "content": sample}]}
     body |= {"max_tokens": MAX_REPLY_TOKENS, "temperature": 0}
     for condition in (None, *known.conditions):
         request = body | ({"condition": condition} if condition else {})

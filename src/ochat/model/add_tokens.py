@@ -14,7 +14,7 @@ import tokenizers
 from ochat.errors import ModelError, require
 from ochat.files import refuse_existing
 from ochat.hub import model_folder
-from ochat.registry import MODEL_TYPE_FILE, model_type
+from ochat.registry import model_type
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def add_tokens(source: tokenizers.Tokenizer, tokens: tuple[str, ...]) -> dict[st
 
 def main(options: Options) -> None:
     require("transformers", "train", "Adding tokens to a model")
-    refuse_existing(options.output, MODEL_TYPE_FILE)
+    refuse_existing(options.output)
     import torch
 
     from ochat.training.checkpoint import load_model, save_checkpoint
@@ -61,7 +61,9 @@ def main(options: Options) -> None:
         model.resize_token_embeddings(n_tokens, mean_resizing=False)
     with torch.no_grad():
         for layer in {id(layer): layer for layer in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
-            mean = layer.weight[: min(n_rows, min(new.values(), default=n_rows))].float().mean(dim=0)
+            # A new control token may be an old word of the vocabulary: then its row isn't one of the old.
+            old = [row for row in range(min(n_rows, n_tokens)) if row not in new.values()]
+            mean = layer.weight[old].float().mean(dim=0)
             for token_id in new.values():
                 layer.weight[token_id] = mean.to(layer.weight.dtype)
     with TemporaryDirectory() as name:

@@ -55,7 +55,7 @@ def convert(output: Path) -> None:
 
 
 def main(options: Options) -> None:
-    refuse_existing(options.output, MODEL_TYPE_FILE)
+    refuse_existing(options.output)
     cached = cache_folder() / "smollm2-135m-instruct"
     if not (cached / MODEL_TYPE_FILE).is_file():
         print(f"Converting SmolLM2-135M-Instruct into {cached} (once, about half a minute) …", flush=True)

@@ -11,10 +11,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from ochat.errors import ModelError
+
 NAME = "ochat_packed"
 
 # Keyword arguments of stock attention functions that change nothing here.
-_HARMLESS = {"position_ids", "use_cache", "is_causal", "output_attentions", "dropout", "cache_position", "past_key_values"}
+_HARMLESS = {"position_ids", "use_cache", "is_causal", "output_attentions", "cache_position", "past_key_values"}
 
 
 def packed_attention(
@@ -37,7 +39,8 @@ def packed_attention(
         raise ValueError("packed attention needs row_lengths and no attention_mask: else rows would see each other")
     unknown = {name for name, given in others.items() if given is not None and name not in _HARMLESS}
     if unknown or dropout:
-        raise ValueError(f"packed attention doesn't know {sorted(unknown) or 'dropout'}, which this model needs")
+        what = ", ".join(sorted(unknown)) or "attention dropout"
+        raise ModelError(f"The model's attention uses {what}, which training doesn't know yet. Choose another model.")
     outputs = []
     for q, k, v in zip(*(x.split(row_lengths, dim=2) for x in (query, key, value)), strict=True):
         mask = _window_mask(q.shape[2], sliding_window, q.device)

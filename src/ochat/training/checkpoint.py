@@ -8,16 +8,17 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from safetensors import SafetensorError
+from transformers import GenerationConfig, PreTrainedModel
 
 from ochat.errors import ModelError
-from ochat.files import new_folder, refuse_existing, write_json, write_text
+from ochat.files import new_folder, refuse_existing, write_text
 from ochat.hub import model_folder
 from ochat.registry import MODEL_TYPE_FILE, ModelType, load_template
 
 
 def quiet_transformers() -> None:
-    """Leave progress and warnings to us: what matters of them, our own checks say."""
+    """Leave progress and warnings to us: `load_model` checks what its warnings are about."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -25,45 +26,63 @@ def quiet_transformers() -> None:
 
 
 def load_model(name: str, dtype: torch.dtype, attention: str = "sdpa") -> PreTrainedModel:
-    """A causal language model from a folder or hub id; raises ModelError where there is none. No code of the model's own runs."""
+    """A causal language model from a folder or hub id. No code of the model's own runs.
+
+    Raises ModelError where there is none, or where its files lack some of its weights."""
     from transformers import AutoModelForCausalLM
 
     quiet_transformers()
     folder = model_folder(name)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json, so it's not a model. Give a model's folder, such as RUN/final.")
+    options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, "trust_remote_code": False}
+    model: PreTrainedModel
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
+        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{folder} can't be loaded ({str(error).splitlines()[0]}). Check that its download is whole."
         ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would make them up
+        raise ModelError(f"{folder} lacks {len(missing)} weights, {missing[0]} the first. Check that its download is whole.")
     return model
 
 
+def checkpoint_texts(source: Path, kind: ModelType) -> dict[str, str]:
+    """The small files of a checkpoint by name. Raises OchatError where the tokenizer of the folder `source` doesn't fit the
+    model type, so that a run can find that out before its first step."""
+    tokenizer_config = json.dumps(_tokenizer_config(source, kind), indent=2) + "\n"
+    return {
+        "tokenizer_config.json": tokenizer_config,
+        "chat_template.jinja": load_template(kind, source).jinja(),
+        MODEL_TYPE_FILE: json.dumps({"model_type": kind.name}) + "\n",
+    }
+
+
 def save_checkpoint(model: PreTrainedModel, source: Path, kind: ModelType, output: Path) -> None:
-    """Write the model with the tokenizer of the folder `source`, for its model type, to the folder `output` in one step."""
-    refuse_existing(output, MODEL_TYPE_FILE)
-    template = load_template(kind, source)
-    for config in (model.config, model.generation_config):
-        if config is not None:
-            config.eos_token_id = template.end_of_turn
+    """Write the model with the tokenizer of the folder `source`, for its model type, to the new folder `output` in one step.
+
+    The base's sampling defaults aren't kept: they were chosen for another model's replies."""
+    refuse_existing(output)
+    model.config.eos_token_id = load_template(kind, source).end_of_turn
+    ids = {f"{name}_token_id": getattr(model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
+    model.generation_config = GenerationConfig(**ids)
     with new_folder(output) as part:
         model.save_pretrained(part)
         shutil.copyfile(source / "tokenizer.json", part / "tokenizer.json")
-        write_json(part / "tokenizer_config.json", _tokenizer_config(source, kind))
-        write_text(part / "chat_template.jinja", template.jinja())
-        write_json(part / MODEL_TYPE_FILE, {"model_type": kind.name})
+        for name, text in checkpoint_texts(source, kind).items():
+            write_text(part / name, text)
 
 
 def _tokenizer_config(source: Path, kind: ModelType) -> dict[str, object]:
     path = source / "tokenizer_config.json"
-    given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    keep = {
-        key: given[key] for key in ("bos_token", "unk_token", "pad_token", "model_max_length") if given.get(key) is not None
-    }
+    try:
+        given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        kept = ("bos_token", "unk_token", "pad_token", "model_max_length")
+        keep = {key: given[key] for key in kept if given.get(key) is not None}
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{path} can't be read ({error}). Copy it from the model again.") from error
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

@@ -1,47 +1,53 @@
 """The training loop: the plan's steps in order, a line a step, a saved state now and then."""
 
-import hashlib
 import json
+import math
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ochat.data.dataset import Dataset
 from ochat.data.packing import Step, pack
-from ochat.errors import DataError, ModelError
-from ochat.files import new_file, write_text
+from ochat.errors import ModelError
+from ochat.files import file_sha256, new_file, write_text
 from ochat.hub import model_folder
 from ochat.registry import ModelType
 from ochat.training import attention
 from ochat.training.batch import pack_batch
-from ochat.training.checkpoint import load_model, save_checkpoint
-from ochat.training.config import FINAL_FOLDER, LOG_FILE, STATE_PREFIX, Options
+from ochat.training.checkpoint import checkpoint_texts, load_model, save_checkpoint
+from ochat.training.config import FINAL_FOLDER, LOG_FILE, STATE_FILE, Options
 from ochat.training.loss import batch_loss_sum
 from ochat.training.optimizer import MasterAdamW, automatic_learning_rate, learning_rate
 
+T = TypeVar("T", int, float)
+
 
 def train(options: Options, kind: ModelType, dataset: Dataset, steps: list[Step]) -> None:
-    """Run the steps that are left, write RUN/final, and remove the saved states."""
+    """Run the steps that are left, write RUN/final, and remove the saved state."""
     folder = model_folder(options.model)
     check_tokenizer(folder, dataset)
+    checkpoint_texts(folder, kind)
+    heldout = Dataset(options.data, "heldout") if dataset.meta["heldout_rows"] else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(options.model, getattr(torch, options.dtype), attention.NAME).to(device).train()
     check_embeddings(model, dataset)
     optimizer = MasterAdamW(model.parameters())
-    n_done = restore(options.output, optimizer)
+    n_done = restore(options.output / STATE_FILE, optimizer)
     # A constant of the run, so that a step of cheap rows doesn't count as much as one of expert rows.
-    mean_weight_sum = sum(dataset.weight_sums[row] for step in steps for row in step.rows) / len(steps)
-    peak = options.lr or automatic_learning_rate(kind.learning_rate, learned_tokens(dataset, steps) / len(steps))
+    mean_weight_sum = sum_over(dataset.weight_sums, steps) / len(steps)
+    peak = options.lr or automatic_learning_rate(kind.learning_rate, sum_over(dataset.learned_tokens, steps) / len(steps))
     print(f"{len(steps):,} steps of at most {options.batch_tokens:,} tokens, peak learning rate {peak:.2g}, on {device}")
     if n_done:
         print(f"Going on after step {n_done:,}")
-    last_of_epoch = {len(steps) * epoch // options.epochs for epoch in range(1, options.epochs + 1)}
     saved_at = time.monotonic()
     rewind_log(options.output / LOG_FILE, n_done)
     with (
@@ -58,39 +64,37 @@ def train(options: Options, kind: ModelType, dataset: Dataset, steps: list[Step]
                 nll_sum += float(loss.detach())
             rate = learning_rate(number, len(steps), peak)
             norm = optimizer.step(rate)
-            if not torch.isfinite(torch.tensor([nll_sum, norm])).all():
+            if not (math.isfinite(nll_sum) and math.isfinite(norm)):
                 raise ModelError(
-                    f"step {number}: the loss is {nll_sum} and the gradient {norm}. Lower --lr, or look at the data."
+                    f"Step {number}: the loss is {nll_sum} and the gradient's norm {norm}. Start anew with a smaller --lr and "
+                    "another --output, or look at the data."
                 )
-            weight_sum = sum(dataset.weight_sums[row] for row in step.rows)
-            n_tokens = sum(dataset.lengths[row] for row in step.rows)
+            weight_sum, n_tokens = sum_over(dataset.weight_sums, [step]), sum_over(dataset.lengths, [step])
             seconds = time.monotonic() - started
-            line: dict[str, object] = {
-                "step": number,
-                "loss": nll_sum / weight_sum,
-                "weight_sum": weight_sum,
-                "lr": rate,
-                "grad_norm": norm,
-            }
-            line |= {"tokens": n_tokens, "seconds": round(seconds, 3)}
-            if number in last_of_epoch:
-                line["heldout_nll"] = heldout_nll(model, options, device)
+            line: dict[str, object] = {"step": number, "loss": nll_sum / weight_sum, "weight_sum": weight_sum, "lr": rate}
+            line |= {"grad_norm": norm, "tokens": n_tokens, "seconds": round(seconds, 3)}
+            if heldout and step.ends_epoch:
+                line["heldout_nll"] = heldout_nll(model, heldout, options, device)
             log.write(json.dumps(line) + "\n")
             log.flush()
             progress.set_postfix_str(f"loss {nll_sum / weight_sum:.3f}, {n_tokens / seconds:.0f} tokens/s", refresh=False)
             progress.update()
             if number < len(steps) and time.monotonic() - saved_at >= 60 * options.save_minutes:
-                save_state(options.output, optimizer, number)
+                save_state(options.output / STATE_FILE, optimizer, number)
                 saved_at = time.monotonic()
     save_checkpoint(model, folder, kind, options.output / FINAL_FOLDER)
-    for state in options.output.glob(f"{STATE_PREFIX}*"):
-        state.unlink()
+    (options.output / STATE_FILE).unlink(missing_ok=True)
+
+
+def sum_over(values: Sequence[T], steps: list[Step]) -> T:
+    """The sum of the rows' values over all rows of the steps."""
+    return sum(values[row] for step in steps for row in step.rows)
 
 
 def check_tokenizer(folder: Path, dataset: Dataset) -> None:
     """Raise ModelError where the data was tokenized with another tokenizer than the model's."""
     path = folder / "tokenizer.json"
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != dataset.meta["tokenizer_sha256"]:
+    if not path.is_file() or file_sha256(path) != dataset.meta["tokenizer_sha256"]:
         raise ModelError(
             f"The data was not tokenized with {path}, so its ids mean other tokens there. Run `ochat data tokenize` again "
             f"with --tokenizer {folder}."
@@ -107,24 +111,14 @@ def check_embeddings(model: PreTrainedModel, dataset: Dataset) -> None:
         )
 
 
-def learned_tokens(dataset: Dataset, steps: list[Step]) -> int:
-    """Tokens with a weight above 0, over all steps."""
-    per_row = dataset.learned_tokens
-    return sum(per_row[row] for step in steps for row in step.rows)
-
-
 @torch.no_grad()
-def heldout_nll(model: PreTrainedModel, options: Options, device: torch.device) -> dict[str, float]:
-    """Mean nll of a learned token of the held-out rows, by class; empty where no rows are held out."""
-    try:
-        heldout = Dataset(options.data, "heldout")
-    except DataError:
-        return {}
+def heldout_nll(model: PreTrainedModel, heldout: Dataset, options: Options, device: torch.device) -> dict[str, float]:
+    """Mean nll of a learned token of the held-out rows, by class."""
     sums: defaultdict[str, float] = defaultdict(float)
     counts: defaultdict[str, int] = defaultdict(int)
     classes = heldout.classes
     model.eval()
-    for name in set(classes):
+    for name in sorted(set(classes)):
         rows = [number for number, of_class in enumerate(classes) if of_class == name]
         for numbers in pack(heldout.lengths, rows, options.pack_tokens or options.batch_tokens):
             batch = pack_batch(heldout, numbers).to(device)
@@ -132,26 +126,25 @@ def heldout_nll(model: PreTrainedModel, options: Options, device: torch.device) 
             sums[name] += float(batch_loss_sum(model, batch))
             counts[name] += len(batch.labels)
     model.train()
-    return {name: sums[name] / counts[name] for name in sorted(sums)}
+    return {name: sums[name] / counts[name] for name in sums}
 
 
-def save_state(output: Path, optimizer: MasterAdamW, n_done: int) -> None:
-    """Save what the next step needs; the older state goes when the new one is whole."""
-    path = output / f"{STATE_PREFIX}{n_done:08}.safetensors"
+def save_state(path: Path, optimizer: MasterAdamW, n_done: int) -> None:
+    """Save what the next step needs, in place of the older state."""
     with new_file(path) as part:
-        save_file(optimizer.state_dict(), part)
-    for older in output.glob(f"{STATE_PREFIX}*"):
-        if older != path:
-            older.unlink()
+        save_file(optimizer.state_dict() | {"n_done": torch.tensor(n_done)}, part)
 
 
-def restore(output: Path, optimizer: MasterAdamW) -> int:
-    """Load the newest saved state, if there is one; returns the number of steps that are done."""
-    states = sorted(output.glob(f"{STATE_PREFIX}*.safetensors"))
-    if not states:
+def restore(path: Path, optimizer: MasterAdamW) -> int:
+    """Load the saved state, if there is one; returns the number of steps that are done."""
+    if not path.is_file():
         return 0
-    optimizer.load_state_dict(load_file(states[-1]))
-    return int(states[-1].stem.removeprefix(STATE_PREFIX))
+    try:
+        state = load_file(path)
+        optimizer.load_state_dict(state)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path} can't be read ({error}). Remove it to start the run anew.") from error
+    return int(state["n_done"])
 
 
 def rewind_log(path: Path, n_done: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own state
 BETAS, EPS, WEIGHT_DECAY, MAX_GRAD_NORM = (0.9, 0.95), 1e-5, 0.1, 1.0
 WARMUP_SHARE, FLOOR = 0.05, 0.1
 
@@ -71,6 +72,5 @@ class MasterAdamW:
         with torch.no_grad():
             for i, master in enumerate(self.masters):
                 master.copy_(state[f"master.{i}"])
-                self.adamw.state[master] = {name: state[f"{name}.{i}"].to(master.device) for name in ("exp_avg", "exp_avg_sq")}
-                self.adamw.state[master]["step"] = state[f"step.{i}"]
+                self.adamw.state[master] = {name: state[f"{name}.{i}"].to(master.device) for name in _MOMENTS}
         self.write_back()
