@@ -59,9 +59,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str], wo
         (["tarin", "run"], "tarin run", "train run"),
         (["trainrun"], "trainrun", "train run"),
         (["train", "rnu"], "train rnu", "train run"),
-        (["train"], "train", "train run"),
         (["train", "--model", "x"], "train", "train run"),
-        (["data"], "data", "data import"),
         (["data", "tokenise"], "data tokenise", "data tokenize"),
         (["template-show"], "template-show", "template show"),
         (["srve"], "srve", "serve"),
@@ -116,3 +114,12 @@ def test_the_installed_command_is_this_one() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_module(name: str) -> None:
     assert importlib.util.find_spec(COMMANDS[name].module) is not None
+
+
+@pytest.mark.parametrize("words", [["data"], ["data", "--help"]])
+def test_a_noun_alone_lists_its_commands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(words)
+    told = capsys.readouterr().out
+    assert "ochat data import" in told
+    assert "ochat data tokenize" in told
+    assert "train run" not in told

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ochat.conversation import Conversation, Message, read_conversations
+from ochat.conversation import MAX_WEIGHT, Conversation, Message, read_conversations
 from ochat.errors import DataError
 
 GOOD = b'{"items": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "weight": 1}]}\n'
@@ -19,7 +19,7 @@ rows = st.builds(
             Message,
             role=st.sampled_from(["user", "assistant"]),
             content=st.text(),
-            weight=st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+            weight=st.none() | st.floats(0, MAX_WEIGHT),
         ),
         min_size=1,
         max_size=4,

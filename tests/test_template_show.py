@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ochat.cli import main
+from ochat.conversation import Conversation
 from ochat.registry import load_template, model_type
 
 ROW = {"items": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi", "weight": 0.1}]}
@@ -88,6 +89,30 @@ def test_inference_shows_the_prompt_with_the_default_condition(
         *(1, 420, 6316, 28781, 3198, 3123, 1247, 28747, 22557, 32000),
         *(420, 6316, 28781, 3198, 3123, 21631, 28747),
     ]
+
+
+@pytest.mark.parametrize("name", ["openchat_v3.2_mistral", "openchat_smollm2"])
+@pytest.mark.parametrize("n_items", [1, 2, 3])
+def test_inference_shows_what_the_server_would_send(
+    show: Callable[..., str], rows: Callable[..., Path], toy_folder: Callable[..., Path], name: str, n_items: int
+) -> None:
+    said = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "the end"},
+    ]
+    row = {"items": said[:n_items]}
+    (line,) = show(rows(row), "--tokenizer", str(toy_folder(name)), "--inference", "--json").splitlines()
+    prompt = load_template(model_type(name), toy_folder(name)).prompt(Conversation.model_validate(row))
+    assert json.loads(line) == {"tokens": prompt, "weights": [0.0] * len(prompt)}
+
+
+def test_the_datas_own_escape_sequences_do_not_reach_the_terminal(
+    show: Callable[..., str], rows: Callable[..., Path], toy_folder: Callable[..., Path]
+) -> None:
+    row = {"items": [{"role": "user", "content": "a\x1b[2Jb\r\x7f\x9b\tc\n\u2028é"}]}
+    text = show(rows(row), "--tokenizer", str(toy_folder("openchat_3.6")), "--inference")
+    assert "a\\x1b[2Jb\\r\\x7f\\x9b\tc\n\u2028é" in text
 
 
 def test_the_type_is_read_from_the_tokenizers_folder(

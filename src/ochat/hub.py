@@ -15,10 +15,14 @@ def model_folder(name: str, patterns: list[str] = MODEL_FILES) -> Path:
 
     Raises ModelError, in one line, when it's neither a folder nor an id that can be had from here."""
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():  # "" would be the current folder
         return path
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or path.exists():
-        raise ModelError(f"{name} is not a folder. Give a model's folder or a hub id such as openchat/openchat_3.5.")
+    owner, _, rest = name.partition("/")
+    # `runs/base` where `runs` is a folder is a path mistyped, not an id.
+    if not name or "/" in rest or name.startswith((".", "/", "~")) or path.exists() or (rest and Path(owner).is_dir()):
+        raise ModelError(
+            f"{name or 'The empty name'} is not a folder. Give a model's folder or a hub id such as openchat/openchat_3.5."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 

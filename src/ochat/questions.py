@@ -1,21 +1,32 @@
 """Benchmark questions: what is asked, the options if there are any, and the right answers."""
 
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from ochat.conversation import first_problem, read_json_lines
 from ochat.errors import DataError
 
+Words = Annotated[str, Field(min_length=1)]
+
 
 class Question(BaseModel):
-    """One question; `label` holds every answer that counts as right."""
+    """One question; `label` holds every answer that counts as right, each among the options where there are any."""
 
     model_config = ConfigDict(frozen=True)
 
-    question: str = Field(min_length=1)
-    options: tuple[str, ...] = ()
-    label: tuple[str, ...] = Field(min_length=1)
+    question: Words
+    options: tuple[Words, ...] = ()
+    label: tuple[Words, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _label_among_options(self) -> Self:
+        for label in self.label:
+            if self.options and label not in self.options:
+                raise PydanticCustomError("label", "the label {label} is not among the options", {"label": repr(label)})
+        return self
 
 
 def read_questions(path: Path) -> list[Question]:

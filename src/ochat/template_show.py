@@ -1,6 +1,7 @@
 """`ochat template show`: see what a model will read, token by token, and what it will learn from."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from ochat.template import ConversationTemplate
 
 # Weight 0 is dim; what is learned from is green, and bold where it counts in full.
 _DIM, _GREEN, _BOLD_GREEN, _RESET = "\033[2m", "\033[32m", "\033[1;32m", "\033[0m"
+# C0 but tab and newline, delete, and C1.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,20 @@ def rendered(path: Path, template: ConversationTemplate, inference: bool) -> Ite
     """Yield `(place, tokens [n], weights [n])` for each row; raises DataError at the first that can't be rendered."""
     for place, conversation in read_conversations(path):
         try:
-            yield place, *template.tokens_and_weights(conversation, inference=inference)
+            if inference:
+                prompt = template.prompt(conversation)
+                yield place, prompt, [0.0] * len(prompt)
+            else:
+                yield place, *template.tokens_and_weights(conversation)
         except TemplateError as error:
             raise DataError(f"{place}: {error}") from error
 
 
 def coloured(template: ConversationTemplate, tokens: list[int], weights: list[float], colour: bool) -> str:
-    """The tokens as text, grouped by weight."""
+    """The tokens as text, grouped by weight, control characters as escapes: a terminal would obey those of the data."""
     parts = []
     for weight, group in groupby(zip(tokens, weights, strict=True), key=lambda pair: pair[1]):
-        text = template.tokenizer.decode([token for token, _ in group])
+        text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], template.tokenizer.decode([token for token, _ in group]))
         style = _DIM if weight == 0 else _BOLD_GREEN if weight >= 1 else _GREEN
         parts.append(f"{style}{text}{_RESET}" if colour else text)
     return "".join(parts)

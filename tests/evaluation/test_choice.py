@@ -22,3 +22,15 @@ QUESTION = Question(question="Which costs the least?", options=("tea", "rice", "
 def test_the_last_named_option_is_the_answer(reply: str, answer: str, found: bool, correct: bool) -> None:
     grade = grade_choice(QUESTION, reply)
     assert (grade.answer, grade.found, grade.correct) == (answer, found, correct)
+
+
+@pytest.mark.parametrize("options", [("tea", "green tea"), ("green tea", "tea")])
+def test_of_two_options_that_end_together_the_longer_is_meant(options: tuple[str, ...]) -> None:
+    question = Question(question="?", options=options, label=("green tea",))
+    assert grade_choice(question, "Green tea.").correct
+    assert grade_choice(question, "Green tea? No: black tea.").answer == "tea"
+
+
+def test_no_answer_is_never_correct() -> None:
+    question = Question.model_construct(question="?", options=("tea",), label=("",))  # past the checks of a file
+    assert not grade_choice(question, "rice").correct

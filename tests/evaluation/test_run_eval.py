@@ -24,13 +24,16 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, object]] = []
         self.failures: list[int] = []  # statuses to answer with first
+        self.models: object = {"data": [{"id": "toy", "root": "/models/first"}]}
+        self.broken: object = None  # answered in place of a completion; bytes as they are
+        self.reply = "rice"
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.answer(200, {"data": [{"id": "toy"}]})
+        self.answer(200, self.server.models)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -38,10 +41,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             self.answer(self.server.failures.pop(), {"error": {"message": "not now"}})
             return
-        self.answer(200, {"choices": [{"message": {"content": "tea" if body.get("condition") == "GPT3" else "rice"}}]})
+        reply = "tea" if body.get("condition") == "GPT3" else self.server.reply
+        completion = {"choices": [{"message": {"content": reply}}]}
+        self.answer(200, completion if self.server.broken is None else self.server.broken)
 
     def answer(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -79,13 +84,18 @@ def test_the_condition_is_sent_and_changes_the_grades(options: dict[str, object]
     assert (summary["n_questions"], summary["n_found"], summary["accuracy"]["value"]) == (2, 1, 0.5)
 
 
-def test_what_was_answered_is_not_asked_again(options: dict[str, object], server: Server, tmp_path: Path) -> None:
+def test_what_was_answered_is_not_asked_again(
+    options: dict[str, object], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(Options(**options))
     journal = tmp_path / "out" / "replies.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0] + lines[1][:9])  # killed while it wrote the second
+    assert "from before" not in capsys.readouterr().out
     main(Options(**options))
+    assert capsys.readouterr().out.startswith("1 of 2 replies are from before\n")
     assert len(server.asked) == 3
+    assert len(journal.read_bytes().splitlines()) == 2
     assert read_correct(tmp_path / "out") == [True, False]
 
 
@@ -111,3 +121,57 @@ def test_a_bad_question_is_named(options: dict[str, object], tmp_path: Path) -> 
     (tmp_path / "questions.jsonl").write_text('{"question": "x", "label": ["a"], "options": ["a"]}\n{"question": "x"}\n')
     with pytest.raises(DataError, match=r"questions.jsonl:2: label"):
         main(Options(**options))
+
+
+@pytest.mark.parametrize("other", [{"id": "toy", "root": "/models/second"}, {"id": "other", "root": "/models/first"}])
+def test_replies_of_another_model_are_not_taken_for_this_ones(
+    other: dict[str, str], options: dict[str, object], server: Server, tmp_path: Path
+) -> None:
+    main(Options(**options))
+    server.models = {"data": [other]}
+    with pytest.raises(OchatError, match=r"out holds replies of another model \(toy from /models/first\)\. Choose another"):
+        main(Options(**options))
+    (tmp_path / "out" / "config.json").unlink()
+    with pytest.raises(OchatError, match=r"another model \(config.json doesn't tell which\)"):
+        main(Options(**options))
+    assert len(server.asked) == 2
+
+
+def test_a_model_without_a_root_is_known_by_its_name(options: dict[str, object], server: Server, tmp_path: Path) -> None:
+    server.models = {"data": [{"id": "toy"}]}
+    main(Options(**options))
+    main(Options(**options, model="toy"))
+    assert len(server.asked) == 2
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"id": "toy", "root": ""}
+
+
+@pytest.mark.parametrize("body", [b"<html>\nSign in\n</html>", {"choices": []}, [], {"choices": [{"message": {"content": 5}}]}])
+def test_what_is_no_completion_ends_in_one_line(body: object, options: dict[str, object], server: Server) -> None:
+    server.broken = body
+    with pytest.raises(OchatError, match="didn't answer a question: 200, but not as OpenAI's API does: ") as caught:
+        main(Options(**options))
+    assert "\n" not in str(caught.value)
+    assert len(server.asked) <= 2  # each once at most: asked again, it would say the same
+
+
+@pytest.mark.parametrize("models", [[], {}, {"data": []}, {"data": ["toy"]}, "models", b"<html>"])
+def test_what_is_no_list_of_models_ends_in_one_line(models: object, options: dict[str, object], server: Server) -> None:
+    server.models = models
+    with pytest.raises(OchatError, match="/models didn't list models"):
+        main(Options(**options))
+
+
+def test_half_of_a_character_and_odd_line_ends_are_replies_too(
+    options: dict[str, object], server: Server, tmp_path: Path
+) -> None:
+    server.reply = "\ud83d\u2028\u0085rice"
+    main(Options(**options))
+    main(Options(**options))
+    assert len(server.asked) == 2
+    assert read_correct(tmp_path / "out") == [True, False]
+
+
+def test_grades_are_read_line_by_line_and_not_at_a_line_end_of_unicode(tmp_path: Path) -> None:
+    text = "".join(json.dumps({"reply": "a\u2028b\u0085c", "correct": c}, ensure_ascii=False) + "\n" for c in (True, False))
+    (tmp_path / "grades.jsonl").write_text(text, encoding="utf-8")
+    assert read_correct(tmp_path) == [True, False]

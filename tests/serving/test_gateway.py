@@ -65,6 +65,7 @@ def test_a_condition_moves_into_the_template_options_however_the_body_is_cut() -
         b'{"messages": [{"role": "user", "content": "the \\"condition\\" of it"}]}',
         b'{"messages": [{"condition": "x"}]}',
         b'["condition"]',
+        rb'{"messages": [{"role": "user", "content": "caf\u00e9"}]}',
         b'{"condition"',
         b'{"condition": ' + b"[" * 100_000,
         b"",
@@ -72,6 +73,20 @@ def test_a_condition_moves_into_the_template_options_however_the_body_is_cut() -
 )
 def test_a_body_without_a_condition_of_its_own_is_passed_on_byte_by_byte(body: bytes) -> None:
     assert call([body]) == (200, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"messages": [], "\u0063ondition": "Code"}',
+        rb'{"messages": [], "c\u006fnd\u0069tion": "Code"}',
+        '{"messages": [], "condition": "Code"}'.encode("utf-16"),
+    ],
+)
+def test_a_condition_is_found_however_its_name_is_written(body: bytes) -> None:
+    assert json.loads(move_condition(CHAT, body)) == {"messages": [], "chat_template_kwargs": {"condition": "Code"}}
+    with pytest.raises(HTTPException, match="no effect"):
+        move_condition("/v1/completions", body)
 
 
 def test_a_null_condition_is_an_absent_one() -> None:
@@ -84,6 +99,7 @@ def test_a_null_condition_is_an_absent_one() -> None:
         (CHAT, {"messages": [], "condition": ["Code"]}, "Give a string"),
         (CHAT, {"messages": [], "condition": 5}, "Give a string"),
         (CHAT, {"messages": [], "condition": "auto"}, "auto"),
+        (CHAT, {"messages": [], "chat_template_kwargs": {"condition": "auto"}}, "auto"),
         (CHAT, {"messages": [], "condition": "Code", "chat_template_kwargs": 5}, "must be an object"),
         (CHAT, {"messages": [], "condition": "Code", "chat_template_kwargs": {"condition": "GPT4"}}, "differ"),
         ("/v1/completions", {"prompt": "x", "condition": "Code"}, "no effect on this request to /v1/completions"),

@@ -14,7 +14,14 @@ import pytest
 from live_server import START_SECONDS, Server, environment
 
 from ochat.errors import ModelError, OchatError, TemplateError
-from ochat.serving.openai_api_server import choose_model, explain, main, prepare_environment
+from ochat.serving.openai_api_server import (
+    check_model,
+    choose_model,
+    explain,
+    main,
+    prepare_environment,
+    run_worker_in_engine,
+)
 from ochat.serving.plugin import check_hooks
 
 # Importing vLLM takes long, so one process does all that needs it but no server.
@@ -91,6 +98,17 @@ def test_the_server_says_where_it_listens_and_that_ray_is_not_used(server: Serve
     assert server.log.read_text().count("ochat: Ray isn't used") == 1
 
 
+def test_the_worker_runs_inside_the_engines_process(server: Server) -> None:
+    text = server.log.read_text()
+    assert "(EngineCore pid=" in text
+    assert "(Worker" not in text  # as vLLM's lines begin that come from a worker's own process
+
+
+def test_clients_are_told_which_checkpoint_is_served(server: Server, checkpoint: Path) -> None:
+    models = httpx.get(f"{server.url}/v1/models").json()["data"]
+    assert {model["root"] for model in models} == {str(checkpoint.resolve())}
+
+
 def test_the_official_client_gets_replies_plain_and_streamed(server: Server) -> None:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
         plain = client.chat.completions.create(
@@ -133,6 +151,78 @@ def test_this_vllm_has_every_hook_and_takes_our_tokenizer_mode_once(one_process:
 def test_a_hook_that_is_gone_is_named(gone: str) -> None:
     with pytest.raises(OchatError, match=f"This vLLM has no {gone}"):
         check_hooks(("json:JSONDecoder.decode", gone))
+
+
+# One process as well, in which vLLM must not be imported.
+EARLY = """
+import json, sys
+from ochat.errors import OchatError
+from ochat.serving.openai_api_server import main
+
+for arguments in json.load(sys.stdin):
+    try:
+        main(arguments)
+    except OchatError as error:
+        print(error)
+assert not [name for name in ("vllm", "torch") if name in sys.modules]
+"""
+
+
+def test_a_wrong_model_is_told_before_vllm_is_imported(model: Path, tmp_path: Path) -> None:
+    found = {
+        "No model given": [],
+        "nowhere is not in the hub's cache": ["--model", "nowhere"],
+        f"{tmp_path}/nowhere is not a folder": [f"{tmp_path}/nowhere", "--port", "1"],
+        f"{tmp_path}/absent is not a folder": ["--port", "1", f"--model={tmp_path}/absent"],
+        "The empty name is not a folder": ["--model", ""],
+        "Two models given": [str(model), "--model", "b"],
+        "Unknown model type 'x'": ["--model", str(model), "--model_type", "x"],
+        f"{tmp_path} has no tokenizer.json": ["--model", str(model), "--tokenizer", str(tmp_path)],
+        f"{tmp_path}/config.json can't be read": [
+            "--model",
+            str(tmp_path),
+            "--model-type=openchat_3.5",
+            f"--tokenizer={model}",
+        ],
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", EARLY], input=json.dumps([*found.values()]), capture_output=True, text=True, env=environment()
+    )
+    assert result.returncode == 0, result.stderr
+    for line, start in zip(result.stdout.splitlines(), found, strict=True):
+        assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["MODEL", "--prot", "1"],
+        ["--help"],
+        ["--model", "nowhere", "--help=all"],
+        ["--model", "nowhere", "--config", "x.yaml"],
+        ["--model"],
+        ["--port", "8000", "nowhere"],
+    ],
+)
+def test_what_vllms_parser_must_read_is_left_to_it(arguments: list[str], model: Path) -> None:
+    check_model([word.replace("MODEL", str(model)) for word in arguments])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "expected"),
+    [
+        ({}, {}, "0"),
+        ({"tensor_parallel_size": 2}, {}, None),
+        ({"pipeline_parallel_size": 2}, {}, None),
+        ({"data_parallel_size": 2}, {}, None),
+        ({}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}, "1"),
+        ({}, {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, None),
+    ],
+)
+def test_a_lone_worker_on_the_cpu_needs_no_process(sizes: dict[str, int], given: dict[str, str], expected: str | None) -> None:
+    defaults = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1, "data_parallel_size": 1}
+    run_worker_in_engine(Namespace(**{**defaults, **sizes}), given)
+    assert given.get("VLLM_ENABLE_V1_MULTIPROCESSING") == expected
 
 
 def test_a_front_end_that_bypasses_the_template_is_refused_in_one_line() -> None:
@@ -193,6 +283,11 @@ def test_the_context_is_the_types_where_the_models_own_is_longer(length: int | N
     (model / "config.json").write_text(json.dumps({"max_position_embeddings": length}))
     assert chosen(model).max_model_len == expected
     assert chosen(model, max_model_len=100).max_model_len == 100
+
+
+def test_clients_learn_the_models_whole_path(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model.parent)
+    assert chosen("./final").model == str(model.resolve())
 
 
 def test_names_of_the_users_come_first(model: Path) -> None:

@@ -49,6 +49,8 @@ def test_the_cards_requests_are_answered(
         ({"condition": "none"}, BARE_HELLO),
         ({"condition": "Code"}, CODE_HELLO),
         ({"chat_template_kwargs": {"condition": "Code"}}, CODE_HELLO),
+        ({"chat_template_kwargs": {"condition": None}}, HELLO),
+        ({"chat_template_kwargs": {"condition": ""}}, HELLO),
         ({"reasoning_effort": "none"}, HELLO),
     ],
 )
@@ -102,6 +104,9 @@ def test_the_end_of_turn_ends_a_reply_on_every_endpoint(path: str, server: Serve
         ({"condition": "a<|end_of_turn|>b"}, "holds a control token"),
         ({"chat_template_kwargs": {"condition": ["Code"]}}, "Give a string"),
         ({"chat_template_kwargs": {"condition": []}}, "Give a string"),
+        ({"chat_template_kwargs": {"condition": 0}}, "Give a string"),
+        ({"chat_template_kwargs": {"condition": False}}, "Give a string"),
+        ({"chat_template_kwargs": {"condition": "auto"}}, "can't be 'auto'"),
         ({"chat_template_kwargs": {"enable_thinkin": True}}, "has 'enable_thinkin', which this server doesn't know"),
         ({"messages": []}, "no user message"),
         ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "tool_call_id"),

@@ -3,6 +3,7 @@
 Our own few lines on aiohttp: general clients spend more on each request than a small model does on its reply."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from ochat.evaluation.journal import Journal, request_key
 
 N_TRIES = 6
 RETRIED = {408, 409, 429, 500, 502, 503, 504}
+# What a value of another form than expected raises where it's read.
+_UNEXPECTED = (ValueError, LookupError, TypeError, RecursionError)
 
 
 def chat_request(model: str, question: str, condition: str, max_tokens: int) -> dict[str, object]:
@@ -23,18 +26,25 @@ def chat_request(model: str, question: str, condition: str, max_tokens: int) -> 
     return request | ({"condition": condition} if condition else {})
 
 
-async def first_model(base_url: str, headers: dict[str, str]) -> str:
-    """The first name that the server serves; raises OchatError where no server answers."""
+async def served_model(base_url: str, headers: dict[str, str], name: str) -> dict[str, str]:
+    """The model of that name, or the server's first for "": its `id`, and its `root`, where the server found it.
+
+    `root` is "" where the server doesn't tell it; vLLM does. Raises OchatError where no server answers."""
     try:
         async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{base_url}/models") as response:
             if response.status != 200:
                 raise OchatError(f"{base_url}/models answered {response.status}. Check --base-url and OPENAI_API_KEY.")
-            name: str = (await response.json())["data"][0]["id"]
-            return name
-    except (aiohttp.ClientError, TimeoutError, KeyError, IndexError, ValueError) as error:
+            body = await response.read()
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise OchatError(
             f"No OpenAI-compatible server answers at {base_url} ({error}). Start one: ochat serve --model DIR."
         ) from error
+    try:
+        roots = {str(entry["id"]): str(entry.get("root") or "") for entry in json.loads(body)["data"]}
+        name = name or next(iter(roots))
+    except (*_UNEXPECTED, AttributeError, StopIteration) as error:
+        raise OchatError(f"{base_url}/models didn't list models as OpenAI's API does. Check --base-url.") from error
+    return {"id": name, "root": roots.get(name, "")}  # some servers take names that they don't list
 
 
 async def ask_all(
@@ -66,13 +76,30 @@ async def _reply(session: aiohttp.ClientSession, url: str, request: dict[str, ob
     for attempt in range(N_TRIES):
         try:
             async with session.post(url, json=request) as response:
-                if response.status == 200:
-                    return str((await response.json())["choices"][0]["message"]["content"] or "")
-                problem = f"{response.status} {(await response.text())[:300]}"
-                if response.status not in RETRIED:
-                    break
+                status, body = response.status, await response.read()
+            if status == 200:
+                return _content(body)
+            problem = f"{status} {_start(body)}"
+            if status not in RETRIED:
+                break
         except (aiohttp.ClientError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
+        except _UNEXPECTED:
+            problem = f"200, but not as OpenAI's API does: {_start(body)}"
+            break
         if attempt < N_TRIES - 1:
             await asyncio.sleep(0.5 * 2**attempt)  # a loaded server needs time, not more requests
     raise OchatError(f"{url} didn't answer a question: {problem}. Replies so far are kept; repeat the command to go on.")
+
+
+def _content(body: bytes) -> str:
+    """The text of a chat completion, "" for null. Raises one of _UNEXPECTED where the body is none."""
+    content = json.loads(body)["choices"][0]["message"]["content"]
+    if not isinstance(content, str | None):
+        raise TypeError("content is no text")
+    return content or ""
+
+
+def _start(body: bytes) -> str:
+    """The start of a body, in one line."""
+    return " ".join(body[:300].decode("utf-8", errors="replace").split())

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from types import TracebackType
+
+from ochat.errors import OchatError
 
 
 def request_key(request: dict[str, object]) -> str:
@@ -16,15 +19,16 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.replies: dict[str, str] = {}
-        kept = b""
         if path.is_file():
-            for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):  # cut off by a kill; its question is asked again
-                    break
-                entry = json.loads(line)
-                self.replies[entry["key"]] = entry["reply"]
-                kept += line
-            path.write_bytes(kept)
+            n_bytes = 0
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.endswith(b"\n"):  # cut off by a kill; its question is asked again
+                        break
+                    key, reply = _read(line, f"{path}:{number}")
+                    self.replies[key] = reply
+                    n_bytes += len(line)
+            os.truncate(path, n_bytes)  # never rewritten: a kill meanwhile loses nothing
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Journal":
@@ -36,5 +40,18 @@ class Journal:
     def add(self, key: str, reply: str) -> None:
         """File a reply."""
         self.replies[key] = reply
-        self._file.write(json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps({"key": key, "reply": reply}) + "\n")  # in ASCII: a reply may hold half of a character
         self._file.flush()
+
+
+def _read(line: bytes, place: str) -> tuple[str, str]:
+    try:
+        entry = json.loads(line)
+        key, reply = entry["key"], entry["reply"]
+        if isinstance(key, str) and isinstance(reply, str):
+            return key, reply
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise OchatError(
+        f"{place}: not a reply that was filed here; the file is damaged. Remove the line to ask its question again."
+    )

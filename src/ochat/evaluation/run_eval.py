@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ochat.errors import OchatError, require
-from ochat.evaluation.graders.choice import Grade, grade_choice
-from ochat.evaluation.journal import Journal
+from ochat.evaluation.graders.choice import grade_choice
+from ochat.evaluation.journal import Journal, request_key
 from ochat.evaluation.statistics import share
-from ochat.files import make_folder, write_json, write_text
+from ochat.files import hold, make_folder, write_json, write_text
 from ochat.questions import Question, read_questions
 
-JOURNAL_FILE, GRADES_FILE, SUMMARY_FILE = "replies.jsonl", "grades.jsonl", "summary.json"
+CONFIG_FILE, JOURNAL_FILE, GRADES_FILE, SUMMARY_FILE = "config.json", "replies.jsonl", "grades.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -46,33 +46,70 @@ def main(options: Options) -> None:
     for number, question in enumerate(questions, start=1):
         if not question.options:
             raise OchatError(f"{options.questions}:{number}: the question has no options, and none is graded without yet.")
-    grades = asyncio.run(_graded(options, questions))
-    write_grades(options, grades)
+    write_grades(options, questions, asyncio.run(_replies(options, questions)))
 
 
-async def _graded(options: Options, questions: list[Question]) -> list[Grade]:
-    from ochat.evaluation.ask import ask_all, chat_request, first_model
+async def _replies(options: Options, questions: list[Question]) -> list[str]:
+    from ochat.evaluation.ask import served_model
 
     key = os.environ.get("OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     base_url = options.base_url.rstrip("/")
-    model = options.model or await first_model(base_url, headers)
+    model = await served_model(base_url, headers, options.model)
     make_folder(options.output)
+    with hold(options.output):
+        keep_to_model(options.output, model)
+        return await _kept_replies(options, questions, base_url, model["id"], headers)
+
+
+async def _kept_replies(
+    options: Options, questions: list[Question], base_url: str, model: str, headers: dict[str, str]
+) -> list[str]:
+    from ochat.evaluation.ask import ask_all, chat_request
+
     requests = [chat_request(model, q.question, options.condition, options.max_tokens) for q in questions]
     with Journal(options.output / JOURNAL_FILE) as journal:
+        n_before = sum(request_key(request) in journal.replies for request in requests)
+        if n_before:
+            print(f"{n_before} of {len(requests)} replies are from before", flush=True)
         try:
-            replies = await ask_all(base_url, requests, journal, options.parallel, headers)
+            return await ask_all(base_url, requests, journal, options.parallel, headers)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # one line for the first of many requests that failed alike
+
+
+def keep_to_model(output: Path, model: dict[str, str]) -> None:
+    """Note in the folder which model its replies come from; raises OchatError where that is another.
+
+    A request names the model type alone, which checkpoints share; the address is the server's, and changes."""
+    path = output / CONFIG_FILE
+    if path.exists() or (output / JOURNAL_FILE).exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = None
+        if before != model:
+            raise OchatError(f"{output} holds replies of another model ({_named(before)}). Choose another --output.")
+    else:
+        write_json(path, model)
+
+
+def _named(model: object) -> str:
+    match model:
+        case {"id": str(id), "root": str(root)}:
+            return f"{id} from {root}" if root else id
+    return f"{CONFIG_FILE} doesn't tell which"
+
+
+def write_grades(options: Options, questions: list[Question], replies: list[str]) -> None:
+    """Grade the replies, write the grades and their summary, and print it."""
+    grades = [grade_choice(question, reply) for question, reply in zip(questions, replies, strict=True)]
     lines = [
-        {"question": q.question, "reply": r, **asdict(grade_choice(q, r))} for q, r in zip(questions, replies, strict=True)
+        {"question": question.question, "reply": reply, **asdict(grade)}
+        for question, reply, grade in zip(questions, replies, grades, strict=True)
     ]
-    write_text(options.output / GRADES_FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return [grade_choice(question, reply) for question, reply in zip(questions, replies, strict=True)]
-
-
-def write_grades(options: Options, grades: list[Grade]) -> None:
-    """Write the summary and print it."""
+    # In ASCII: a reply may hold half of a character.
+    write_text(options.output / GRADES_FILE, "".join(json.dumps(line) + "\n" for line in lines))
     accuracy = share(sum(grade.correct for grade in grades), len(grades))
     n_found = sum(grade.found for grade in grades)
     summary = {"condition": options.condition, "n_questions": len(grades), "n_found": n_found, "accuracy": asdict(accuracy)}
@@ -82,7 +119,8 @@ def write_grades(options: Options, grades: list[Grade]) -> None:
 
 def read_correct(output: Path) -> list[bool]:
     """Whether each reply of a finished evaluation was right, in the questions' order."""
-    return [bool(json.loads(line)["correct"]) for line in (output / GRADES_FILE).read_text(encoding="utf-8").splitlines()]
+    with (output / GRADES_FILE).open(encoding="utf-8") as file:
+        return [bool(json.loads(line)["correct"]) for line in file]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What stands between a client and vLLM's server: the top-level `condition` of a request, and the keys.
 
 vLLM drops fields that it doesn't know, so `condition` is moved to where vLLM keeps options of the template. And it asks for a
-key under some paths only, leaving others that generate open; here every path but the health checks asks for it."""
+key under some paths only, leaving others that generate open; here every path but the health checks asks for it. Websockets go
+through untouched: vLLM has one, /v1/realtime, which takes speech and asks for the key itself."""
 
 import json
 import secrets
@@ -26,6 +27,7 @@ CHAT_PATHS = {
     "/invocations": "messages",
 }
 OPEN_PATHS = ("/health", "/ping")
+_AUTO = "`condition` can't be 'auto': vLLM reads that as absent. Give another name."
 
 
 class Gateway:
@@ -92,16 +94,21 @@ def move_condition(path: str, body: bytes) -> bytes:
     """The JSON body with its top-level `condition` in `chat_template_kwargs`; other bodies as they are.
 
     Raises HTTPException where the condition isn't a string or the request renders no template."""
-    if b'"condition"' not in body:
+    # JSON can write any letter as an escape, and come in UTF-16 or UTF-32, where every letter of ASCII holds a zero byte.
+    if not any(sign in body for sign in (b"condition", b"\\u", b"\0")):
         return body
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
         return body  # vLLM says what is wrong with it
-    if not isinstance(request, dict) or "condition" not in request:
+    if not isinstance(request, dict):
+        return body
+    options = request.get("chat_template_kwargs")
+    if isinstance(options, dict) and options.get("condition") == "auto":
+        raise HTTPException(HTTPStatus.BAD_REQUEST, _AUTO)
+    if "condition" not in request:
         return body
     condition = request.pop("condition")
-    options = request.get("chat_template_kwargs")
     if condition is None:
         return json.dumps(request).encode()
     problem = ""
@@ -112,7 +119,7 @@ def move_condition(path: str, body: bytes) -> bytes:
             f"`condition` has no effect on this request to {path}. Leave it out, or send messages to /v1/chat/completions."
         )
     elif condition == "auto":
-        problem = "`condition` can't be 'auto': vLLM reads that as absent. Give another name."
+        problem = _AUTO
     elif options is not None and not isinstance(options, dict):
         problem = "`chat_template_kwargs` must be an object. Give one or leave it out."
     elif options and options.get("condition", condition) != condition:
