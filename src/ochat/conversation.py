@@ -69,7 +69,8 @@ def first_problem(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     field = ".".join(str(part) for part in details[0]["loc"])
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{field + ': ' if field else ''}{details[0]['msg']}{more}"
+    problem = details[0]["msg"].replace("valid tuple", "list")  # JSON has lists
+    return f"{field + ': ' if field else ''}{problem}{more}"
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:

@@ -84,6 +84,21 @@ def test_the_classes_weight_scales_every_weight(tmp_path: Path) -> None:
     assert [item.weight for item in row.items] == pytest.approx([0.05, 0.2])
 
 
+def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    source, output = written(tmp_path / "in.jsonl", OURS), tmp_path / "thesis.txt"
+    output.write_text("years of work")
+    with pytest.raises(OchatError, match="holds no conversations"):
+        main(Options((source,), output))
+    assert output.read_text() == "years of work"
+    for _ in range(2):  # rows may be imported anew
+        main(Options((source,), tmp_path / "rows.jsonl"))
+
+
+def test_rows_are_not_written_as_plain_text_under_a_name_in_gz(tmp_path: Path) -> None:
+    with pytest.raises(OchatError, match=r"Leave out \.gz"):
+        Options((tmp_path,), tmp_path / "rows.jsonl.gz")
+
+
 def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", OURS)
     with pytest.raises(OchatError, match="is an input too"):

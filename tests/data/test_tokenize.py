@@ -49,6 +49,8 @@ def test_answers_to_one_prompt_never_straddle_the_splits(tmp_path: Path, toy_fol
     assert all(hashes)
     assert not hashes[0] & hashes[1]
     assert sum(len(Dataset(output, split)) for split in ("train", "heldout")) == 80
+    meta = Dataset(output).meta
+    assert sum(of_class["rows"] for of_class in meta["classes"].values()) == meta["train_rows"] == len(Dataset(output))
 
 
 def test_cut_and_dropped_rows_are_counted_and_told(

@@ -129,12 +129,28 @@ def test_replies_of_another_model_are_not_taken_for_this_ones(
 ) -> None:
     main(Options(**options))
     server.models = {"data": [other]}
-    with pytest.raises(OchatError, match=r"out holds replies of another model \(toy from /models/first\)\. Choose another"):
+    with pytest.raises(
+        OchatError, match=r"out holds replies of another model or condition \(toy from /models/first, condition left out\)"
+    ):
         main(Options(**options))
     (tmp_path / "out" / "config.json").unlink()
-    with pytest.raises(OchatError, match=r"another model \(config.json doesn't tell which\)"):
+    with pytest.raises(OchatError, match=r"another model or condition \(config.json doesn't tell which\)"):
         main(Options(**options))
     assert len(server.asked) == 2
+
+
+def test_another_condition_wants_a_folder_of_its_own(options: dict[str, object]) -> None:
+    main(Options(**options))
+    with pytest.raises(OchatError, match="another model or condition"):
+        main(Options(**options, condition="GPT3"))
+
+
+def test_a_folder_of_something_else_is_left_alone(options: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years")
+    with pytest.raises(OchatError, match="Choose another --output"):
+        main(Options(**options))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
 def test_a_model_without_a_root_is_known_by_its_name(options: dict[str, object], server: Server, tmp_path: Path) -> None:
@@ -142,7 +158,7 @@ def test_a_model_without_a_root_is_known_by_its_name(options: dict[str, object],
     main(Options(**options))
     main(Options(**options, model="toy"))
     assert len(server.asked) == 2
-    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"id": "toy", "root": ""}
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"id": "toy", "root": "", "condition": ""}
 
 
 @pytest.mark.parametrize("body", [b"<html>\nSign in\n</html>", {"choices": []}, [], {"choices": [{"message": {"content": 5}}]}])

@@ -125,12 +125,17 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path: Path, base: Path, 
         main(Options(str(base), dataset, tmp_path / "run", lr=2e-3))
 
 
-def test_data_of_another_tokenizer_is_refused(tmp_path: Path, dataset: Path, toy_folder: Callable[..., Path]) -> None:
+def test_data_of_another_tokenizer_is_refused(
+    tmp_path: Path, base: Path, dataset: Path, toy_folder: Callable[..., Path]
+) -> None:
     tokens = toy_folder("openchat_3.5")
     other = tmp_path / "other"
     save_checkpoint(tiny_model(load_tokenizer(tokens).vocab_size), tokens, model_type("openchat_3.5"), other)
     with pytest.raises(ModelError, match="not tokenized with"):
         main(Options(str(other), dataset, tmp_path / "run"))
+    with pytest.raises(ModelError, match="not a folder"):
+        main(Options(str(tmp_path / "typo"), dataset, tmp_path / "run"))
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))  # neither mistake keeps the folder from the right model
 
 
 def test_a_model_without_the_types_tokens_is_refused(tmp_path: Path, base: Path, dataset: Path) -> None:

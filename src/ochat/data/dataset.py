@@ -140,7 +140,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
         if not {"model_type", "tokenizer_sha256", "heldout_rows"} <= set(meta):
             raise ValueError("it isn't of this command")
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: {error}; so {folder} is no data set. Make one with `ochat data tokenize`.") from error
+        raise DataError(
+            f"{folder} is no data set: {META_FILE} is missing or not whole. Make one with `ochat data tokenize`."
+        ) from error
     return dict(meta)
 
 

@@ -52,7 +52,7 @@ class Options:
 
 @dataclass
 class ClassTotals:
-    """What one class brings, after cutting."""
+    """What one class brings to training, after cutting."""
 
     rows: int = 0
     learned_tokens: int = 0
@@ -139,7 +139,7 @@ def main(options: Options) -> None:
             train, heldout = (stack.enter_context(SplitWriter(part, split)) for split in ("train", "heldout"))
             rows = chain.from_iterable(map(read_conversations, options.inputs))
             for batch in in_batches(tokenized(rows, template)):
-                kept = [_count(totals, conversation, runs, max_tokens) for conversation, runs in batch]
+                kept = [_count(totals, conversation, runs, max_tokens, options.heldout) for conversation, runs in batch]
                 token_rows = [row for row in kept if row is not None]
                 for writer, is_for_heldout in ((train, False), (heldout, True)):
                     split = [row for row in token_rows if is_heldout(row.prompt_hash, options.heldout) == is_for_heldout]
@@ -151,7 +151,10 @@ def main(options: Options) -> None:
                         totals.train_rows += len(split)
         if not totals.train_rows:
             names = ", ".join(map(str, options.inputs))
-            raise DataError(f"{names}: no row to train on ({totals}). Give rows with weights above 0, or a smaller --heldout.")
+            raise DataError(
+                f"{names}: no row to train on ({totals.dropped_rows:,} without a weight above 0, {totals.cut_rows:,} cut to "
+                f"{max_tokens:,} tokens, {totals.heldout_rows:,} held out). Change the weights, --max-tokens or --heldout."
+            )
         meta = {
             "model_type": kind.name,
             "max_tokens": max_tokens,
@@ -165,7 +168,7 @@ def main(options: Options) -> None:
     print(f"Wrote {options.output} for {kind.name}")
 
 
-def _count(totals: Totals, conversation: Conversation, runs: list[Run], max_tokens: int) -> TokenRow | None:
+def _count(totals: Totals, conversation: Conversation, runs: list[Run], max_tokens: int, heldout: float) -> TokenRow | None:
     row = token_row(conversation, runs, max_tokens)
     n_cut = sum(len(run.ids) for run in runs) - len(row.input_ids)
     totals.cut_rows += n_cut > 0
@@ -173,11 +176,13 @@ def _count(totals: Totals, conversation: Conversation, runs: list[Run], max_toke
     if row.weight_sum <= 0:
         totals.dropped_rows += 1
         return None
+    totals.tokens += len(row.input_ids)
+    if is_heldout(row.prompt_hash, heldout):
+        return row
     of_class = totals.classes.setdefault(row.class_name, ClassTotals())
     of_class.rows += 1
     of_class.learned_tokens += sum(n for n, w in zip(row.run_lengths, row.run_weights, strict=True) if w > 0)
     of_class.weight_sum += row.weight_sum
-    totals.tokens += len(row.input_ids)
     return row
 
 

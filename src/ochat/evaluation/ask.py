@@ -37,7 +37,8 @@ async def served_model(base_url: str, headers: dict[str, str], name: str) -> dic
             body = await response.read()
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise OchatError(
-            f"No OpenAI-compatible server answers at {base_url} ({error}). Start one: ochat serve --model DIR."
+            f"No OpenAI-compatible server answers at {base_url} ({error}). Start one: ochat serve --model DIR; its address is "
+            "such as http://localhost:18888/v1."
         ) from error
     try:
         roots = {str(entry["id"]): str(entry.get("root") or "") for entry in json.loads(body)["data"]}
@@ -72,7 +73,7 @@ async def ask_all(
 
 
 async def _reply(session: aiohttp.ClientSession, url: str, request: dict[str, object]) -> str:
-    problem = ""
+    problem, remedy = "", "Check the options."
     for attempt in range(N_TRIES):
         try:
             async with session.post(url, json=request) as response:
@@ -82,14 +83,16 @@ async def _reply(session: aiohttp.ClientSession, url: str, request: dict[str, ob
             problem = f"{status} {_start(body)}"
             if status not in RETRIED:
                 break
+            remedy = "Replies so far are kept; repeat the command to go on."
         except (aiohttp.ClientError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
+            remedy = "Replies so far are kept; repeat the command to go on."
         except _UNEXPECTED:
             problem = f"200, but not as OpenAI's API does: {_start(body)}"
             break
         if attempt < N_TRIES - 1:
             await asyncio.sleep(0.5 * 2**attempt)  # a loaded server needs time, not more requests
-    raise OchatError(f"{url} didn't answer a question: {problem}. Replies so far are kept; repeat the command to go on.")
+    raise OchatError(f"{url} didn't answer a question: {problem}. {remedy}")
 
 
 def _content(body: bytes) -> str:

@@ -58,7 +58,7 @@ async def _replies(options: Options, questions: list[Question]) -> list[str]:
     model = await served_model(base_url, headers, options.model)
     make_folder(options.output)
     with hold(options.output):
-        keep_to_model(options.output, model)
+        keep_to_model(options.output, model | {"condition": options.condition})
         return await _kept_replies(options, questions, base_url, model["id"], headers)
 
 
@@ -79,25 +79,27 @@ async def _kept_replies(
 
 
 def keep_to_model(output: Path, model: dict[str, str]) -> None:
-    """Note in the folder which model its replies come from; raises OchatError where that is another.
+    """Note in the folder which model and condition its replies are of; raises OchatError where those are others.
 
     A request names the model type alone, which checkpoints share; the address is the server's, and changes."""
     path = output / CONFIG_FILE
-    if path.exists() or (output / JOURNAL_FILE).exists():
+    if any(not entry.name.startswith(".") for entry in output.iterdir()):
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = None
         if before != model:
-            raise OchatError(f"{output} holds replies of another model ({_named(before)}). Choose another --output.")
+            raise OchatError(
+                f"{output} holds replies of another model or condition ({_named(before)}). Choose another --output."
+            )
     else:
         write_json(path, model)
 
 
 def _named(model: object) -> str:
     match model:
-        case {"id": str(id), "root": str(root)}:
-            return f"{id} from {root}" if root else id
+        case {"id": str(id), "root": str(root), "condition": str(condition)}:
+            return f"{id}{root and f' from {root}'}, condition {condition or 'left out'}"
     return f"{CONFIG_FILE} doesn't tell which"
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from ochat.errors import OchatError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOCK_FILE = ".lock"
 START_SECONDS = 300
 STOP_SECONDS = 40
 
@@ -45,7 +46,7 @@ def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder. An earlier experiment that still works there is stopped: what it finished is kept, and we go on from it.
 
     So a run whose terminal or `make` was killed is no obstacle to repeating it."""
-    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
         deadline = time.monotonic() + STOP_SECONDS
         told = False
         while True:

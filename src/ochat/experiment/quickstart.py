@@ -14,7 +14,7 @@ from ochat.errors import OchatError, require
 from ochat.evaluation.run_eval import SUMMARY_FILE, read_correct
 from ochat.evaluation.statistics import paired_difference, share
 from ochat.experiment.demonstration import Example, draw_questions, expert_answer, suboptimal_answer
-from ochat.experiment.processes import free_port, only_one, run_command, server, wait_for_port
+from ochat.experiment.processes import LOCK_FILE, free_port, only_one, run_command, server, wait_for_port
 from ochat.files import make_folder, write_text
 from ochat.questions import read_questions
 from ochat.registry import model_type
@@ -69,6 +69,8 @@ def main(options: Options) -> None:
     signal.signal(signal.SIGTERM, _stop)
     folder = options.folder
     make_folder(folder)
+    if any(folder.iterdir()) and not (folder / LOCK_FILE).exists():
+        raise OchatError(f"{folder} exists and is not of this command. Choose another --folder.")
     with only_one(folder):
         _run(options, folder)
 

