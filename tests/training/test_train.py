@@ -17,12 +17,17 @@ from safetensors.torch import load_file, save_file
 from toys import tiny_model
 
 from ochat.data import tokenize
+from ochat.data.dataset import Dataset
+from ochat.data.packing import plan
 from ochat.errors import DataError, ModelError, OchatError
 from ochat.files import hold
 from ochat.registry import model_type
 from ochat.tokenizer import load_tokenizer
-from ochat.training.checkpoint import save_checkpoint
+from ochat.training import attention
+from ochat.training.batch import pack_batch
+from ochat.training.checkpoint import load_model, save_checkpoint
 from ochat.training.config import Options
+from ochat.training.loss import batch_loss_sum
 from ochat.training.train import main
 
 KIND = "openchat_smollm2"
@@ -202,3 +207,20 @@ def test_held_out_loss_is_logged_at_the_end_of_each_epoch(tmp_path: Path, base: 
     n_learned = [line["step"] for line in log(tmp_path / "run") if "heldout_nll" in line]
     assert len(n_learned) == 3
     assert n_learned[-1] == len(log(tmp_path / "run"))
+
+
+def test_each_steps_gradient_is_divided_by_the_runs_mean_weight_sum(tmp_path: Path, base: Path, dataset: Path) -> None:
+    run = tmp_path / "run"
+    main(Options(str(base), dataset, run, lr=1e-12, batch_tokens=128, dtype="float32"))  # the weights stay as they are
+    rows = Dataset(dataset)
+    steps = plan(rows.lengths, epochs=1, batch_tokens=128, pack_tokens=128, seed=0)
+    model = load_model(str(base), torch.float32, attention.NAME)
+    norms = []
+    for step in steps:
+        loss = sum(batch_loss_sum(model, pack_batch(rows, numbers)) for numbers in step.packs)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        norms.append(float(sum((gradient**2).sum() for gradient in gradients) ** 0.5))
+    mean_weight_sum = sum(rows.weight_sums) / len(steps)
+    logged = log(run)
+    assert len({round(line["weight_sum"], 3) for line in logged}) > 1  # dividing by a step's own sum would differ
+    assert [line["grad_norm"] for line in logged] == pytest.approx([norm / mean_weight_sum for norm in norms], rel=1e-4)

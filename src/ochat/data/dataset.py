@@ -63,7 +63,9 @@ class SplitWriter:
             self._writer.close()
 
     def write(self, rows: list[TokenRow]) -> None:
-        """Append a batch of rows."""
+        """Append a batch of rows; nothing for none."""
+        if not rows:
+            return
         if self._writer is None or self._n_in_shard >= ROWS_PER_SHARD:
             if self._writer is not None:
                 self._writer.close()

@@ -71,6 +71,27 @@ class Totals:
     dropped_rows: int = 0  # nothing to learn in them
     classes: dict[str, ClassTotals] = field(default_factory=dict)
 
+    def keep(self, row: TokenRow, n_uncut: int) -> bool:
+        """Count a row that had `n_uncut` tokens before it was cut; whether there is anything to learn in it."""
+        n_cut = n_uncut - len(row.input_ids)
+        self.cut_rows += n_cut > 0
+        self.cut_tokens += n_cut
+        if row.weight_sum <= 0:
+            self.dropped_rows += 1
+            return False
+        self.tokens += len(row.input_ids)
+        return True
+
+    def count_split(self, train_rows: list[TokenRow], heldout_rows: list[TokenRow]) -> None:
+        """Count rows of both splits; the classes' totals are of those to train on."""
+        self.train_rows += len(train_rows)
+        self.heldout_rows += len(heldout_rows)
+        for row in train_rows:
+            of_class = self.classes.setdefault(row.class_name, ClassTotals())
+            of_class.rows += 1
+            of_class.learned_tokens += sum(n for n, w in zip(row.run_lengths, row.run_weights, strict=True) if w > 0)
+            of_class.weight_sum += row.weight_sum
+
 
 def prompt_hash(conversation: Conversation) -> bytes:
     """16 bytes that rows with the same system prompt and first message share, whatever their class or answer."""
@@ -139,16 +160,15 @@ def main(options: Options) -> None:
             train, heldout = (stack.enter_context(SplitWriter(part, split)) for split in ("train", "heldout"))
             rows = chain.from_iterable(map(read_conversations, options.inputs))
             for batch in in_batches(tokenized(rows, template)):
-                kept = [_count(totals, conversation, runs, max_tokens, options.heldout) for conversation, runs in batch]
-                token_rows = [row for row in kept if row is not None]
-                for writer, is_for_heldout in ((train, False), (heldout, True)):
-                    split = [row for row in token_rows if is_heldout(row.prompt_hash, options.heldout) == is_for_heldout]
-                    if split:
-                        writer.write(split)
-                    if is_for_heldout:
-                        totals.heldout_rows += len(split)
-                    else:
-                        totals.train_rows += len(split)
+                train_rows: list[TokenRow] = []
+                heldout_rows: list[TokenRow] = []
+                for conversation, runs in batch:
+                    row = token_row(conversation, runs, max_tokens)
+                    if totals.keep(row, sum(len(run.ids) for run in runs)):
+                        (heldout_rows if is_heldout(row.prompt_hash, options.heldout) else train_rows).append(row)
+                totals.count_split(train_rows, heldout_rows)
+                train.write(train_rows)
+                heldout.write(heldout_rows)
         if not totals.train_rows:
             names = ", ".join(map(str, options.inputs))
             raise DataError(
@@ -166,24 +186,6 @@ def main(options: Options) -> None:
         write_json(part / META_FILE, meta)
     print(report(totals, max_tokens))
     print(f"Wrote {options.output} for {kind.name}")
-
-
-def _count(totals: Totals, conversation: Conversation, runs: list[Run], max_tokens: int, heldout: float) -> TokenRow | None:
-    row = token_row(conversation, runs, max_tokens)
-    n_cut = sum(len(run.ids) for run in runs) - len(row.input_ids)
-    totals.cut_rows += n_cut > 0
-    totals.cut_tokens += n_cut
-    if row.weight_sum <= 0:
-        totals.dropped_rows += 1
-        return None
-    totals.tokens += len(row.input_ids)
-    if is_heldout(row.prompt_hash, heldout):
-        return row
-    of_class = totals.classes.setdefault(row.class_name, ClassTotals())
-    of_class.rows += 1
-    of_class.learned_tokens += sum(n for n, w in zip(row.run_lengths, row.run_weights, strict=True) if w > 0)
-    of_class.weight_sum += row.weight_sum
-    return row
 
 
 def report(totals: Totals, max_tokens: int) -> str:

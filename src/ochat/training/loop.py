@@ -23,7 +23,7 @@ from ochat.hub import model_folder
 from ochat.registry import ModelType
 from ochat.training import attention
 from ochat.training.batch import pack_batch
-from ochat.training.checkpoint import checkpoint_texts, load_model, save_checkpoint
+from ochat.training.checkpoint import load_model, save_checkpoint
 from ochat.training.config import FINAL_FOLDER, LOG_FILE, STATE_FILE, Options
 from ochat.training.loss import batch_loss_sum
 from ochat.training.optimizer import MasterAdamW, automatic_learning_rate, learning_rate
@@ -34,7 +34,6 @@ T = TypeVar("T", int, float)
 def train(options: Options, kind: ModelType, dataset: Dataset, steps: list[Step]) -> None:
     """Run the steps that are left, write RUN/final, and remove the saved state."""
     folder = model_folder(options.model)
-    checkpoint_texts(folder, kind)  # what can't be saved is found out now
     heldout = Dataset(options.data, "heldout") if dataset.meta["heldout_rows"] else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(options.model, getattr(torch, options.dtype), attention.NAME).to(device).train()

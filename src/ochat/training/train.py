@@ -14,6 +14,7 @@ from ochat.errors import ModelError, OchatError, require
 from ochat.files import file_sha256, hold, make_folder, write_json
 from ochat.hub import model_folder
 from ochat.registry import ModelType, model_type
+from ochat.training.checkpoint_texts import checkpoint_texts
 from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, Options
 
 # What may differ between a run and its continuation without changing the result; the data set's hash stands for its place.
@@ -77,7 +78,9 @@ def main(options: Options) -> None:
         n_long = sum(length > pack_tokens for length in dataset.lengths)
         if n_long:
             print(f"{n_long:,} rows are longer than {pack_tokens:,} tokens; each is a forward of its own.")
-        check_tokenizer(model_folder(options.model), dataset)
+        folder = model_folder(options.model)
+        check_tokenizer(folder, dataset)
+        checkpoint_texts(folder, kind)  # what can't be saved is found out now
         write_json(options.output / CONFIG_FILE, config)
         # Threads that spin while they wait take the cores from each other when another job runs too. Read when torch loads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
