@@ -1,13 +1,69 @@
+import importlib
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+import tyro
+import yaml
 
-from ochat.cli import COMMANDS, main, usage
+from ochat.cli import COMMANDS, Command, main, run_command, usage
+from ochat.config_file import defaults
+from ochat.errors import OchatError
 
 HEAVY = ("torch", "transformers", "tyro", "vllm", "gradio", "tokenizers", "pydantic", "huggingface_hub", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Options:
+    """A command with an option of each kind."""
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """files"""
+    model: str
+    """a name"""
+    batch_tokens: int = 4096
+    """a count"""
+    lr: float | None = 0.5
+    """a rate"""
+    fsdp: bool = False
+    """a switch"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """a choice"""
+    class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    """an option of another name than its field"""
+    licences: dict[str, str] = field(default_factory=dict)
+    """names with values"""
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens < 1:
+            raise OchatError(f"--batch-tokens is {self.batch_tokens}. Give 1 or more.")
+
+
+RAN: list[Options] = []
+
+
+def ran(options: Options) -> None:
+    RAN.append(options)
+
+
+@pytest.fixture
+def run_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Options]:
+    """Run a command of `Options` with a --config file of a text and more words; returns what it was given."""
+    monkeypatch.setattr(sys.modules[__name__], "main", ran)
+    monkeypatch.chdir(tmp_path)
+
+    def run(text: str, *words: str) -> Options:
+        (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+        run_command("ochat try", Command(__name__, "a command"), ["--config", "run.yaml", *words])
+        return RAN.pop()
+
+    return run
 
 
 def stopped(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -123,3 +179,114 @@ def test_a_noun_alone_lists_its_commands(words: list[str], capsys: pytest.Captur
     assert "ochat data import" in told
     assert "ochat data tokenize" in told
     assert "train run" not in told
+
+
+FILE = """
+inputs: [a.jsonl, ~/b.jsonl]
+model: -base
+batch-tokens: 1_024
+lr: 1e-4
+fsdp: true
+dtype: float32
+class: "7"
+licences: {a.jsonl: mit}
+"""
+
+
+def test_a_config_files_fields_are_the_options(run_options: Callable[..., Options]) -> None:
+    inputs = (Path("a.jsonl"), Path("~/b.jsonl").expanduser())
+    assert run_options(FILE) == Options(inputs, "-base", 1024, 1e-4, True, "float32", "7", {"a.jsonl": "mit"})
+
+
+def test_flags_win_over_the_config_file(run_options: Callable[..., Options]) -> None:
+    words = "c.jsonl --model m --batch-tokens 2 --lr None --no-fsdp --dtype bfloat16 --class None --licences.a.jsonl c".split()
+    assert run_options(FILE, *words) == Options((Path("c.jsonl"),), "m", 2, None, False, "bfloat16", None, {"a.jsonl": "c"})
+    assert run_options(FILE, "--lr=2e-4").lr == 2e-4
+    assert run_options("# nothing yet", "c.jsonl", "--model", "m") == Options((Path("c.jsonl"),), "m")
+
+
+@pytest.mark.parametrize(
+    ("line", "lr"), [("lr: 3", 3.0), ("lr: '1e-4'", 1e-4), ("lr: null", None), ("lr:", None), ("lr: 1.0e-3", 1e-3)]
+)
+def test_a_config_files_number_may_be_written_in_many_ways(
+    run_options: Callable[..., Options], line: str, lr: float | None
+) -> None:
+    found = run_options(line, "c.jsonl", "--model", "m").lr
+    assert found == lr
+    assert type(found) is type(lr)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: m\nbatch_tokenz: 1", "run.yaml:2: unknown field 'batch_tokenz'. Did you mean: batch_tokens?"),
+        ("class_name: x", "run.yaml:1: unknown field 'class_name'. Did you mean: class?"),
+        (
+            "zzz: 1",
+            "run.yaml:1: unknown field 'zzz'. Did you mean: batch_tokens, class, dtype, fsdp, inputs, licences, lr, model?",
+        ),
+        ("<<: {model: m}", "run.yaml:1: unknown field '<<'. "),
+        ("model: a\nlr: 1\nmodel: b", "run.yaml:3: model is given twice. Keep one."),
+        ("batch-tokens: 1\nbatch_tokens: 2", "run.yaml:2: batch_tokens is given twice. Keep one."),
+        ("batch_tokens: 1e3", "run.yaml: batch_tokens is '1e3'. Give a whole number."),
+        ("batch_tokens: true", "run.yaml: batch_tokens is True. Give a whole number."),
+        ("batch_tokens:", "run.yaml: batch_tokens is None. Give a whole number."),
+        ("lr: fast", "run.yaml: lr is 'fast'. Give a number."),
+        ("lr: yes", "run.yaml: lr is True. Give a number."),
+        ("fsdp: 1", "run.yaml: fsdp is 1. Give true or false."),
+        ("dtype: float16", "run.yaml: dtype is 'float16'. Give one of: bfloat16, float32."),
+        ("model: no", "run.yaml: model is False. Give text. Put it in quotes."),
+        ("class: 2026-01-01", "run.yaml: class is datetime.date(2026, 1, 1). Give text. Put it in quotes."),
+        ("model: [a, b]", "run.yaml: model is ['a', 'b']. Give text."),
+        ("inputs: [a, 3]", "run.yaml: inputs is ['a', 3]. Give a path."),
+        ("licences: mit", "run.yaml: licences is 'mit'. Give `name: value` pairs."),
+        ("licences: {a: 1}", "run.yaml: licences is {'a': 1}. Give text. Put it in quotes."),
+        ("- model", "run.yaml holds no fields. Write one `name: value` a line."),
+        ("model: 'm", "run.yaml can't be read as YAML (while scanning a quoted scalar"),
+        ("model: !!python/object/apply:os.getcwd []", "run.yaml can't be read as YAML (could not determine a constructor"),
+        ("batch_tokens: 0", "--batch-tokens is 0. Give 1 or more."),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_named_in_one_line(run_options: Callable[..., Options], text: str, said: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_options(text, *([] if text.startswith("inputs") else ["c.jsonl"]), *([] if "model" in text else ["--model", "m"]))
+    assert str(caught.value).startswith(f"ochat: {said}")
+    assert "\n" not in str(caught.value)
+    assert not RAN
+
+
+@pytest.mark.parametrize("words", [["--config"], ["--config", "--lr"], ["--config="], ["--config", "a", "--config=b"]])
+def test_config_takes_one_file(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped(capsys, "train", "run", *words) == (1, "ochat: --config takes one YAML file. Name it after --config.")
+
+
+def test_a_config_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, message = stopped(capsys, "train", "run", "--config", str(tmp_path / "run.yaml"))
+    assert status == 1
+    assert message.startswith(f"ochat: {tmp_path / 'run.yaml'} can't be read as YAML ([Errno 2] No such file")
+
+
+def test_a_commands_help_tells_of_config_files_and_their_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("condition: Math Correct", encoding="utf-8")
+    status, message = stopped(capsys, "eval", "run", "--config", str(tmp_path / "run.yaml"), "--help")
+    assert status == 0
+    assert "--config FILE" in message
+    assert "Math Correct" in message
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.reads_argv])
+def test_a_config_file_can_hold_every_option_of_every_command(name: str, tmp_path: Path) -> None:
+    options, path = importlib.import_module(COMMANDS[name].module).Options, tmp_path / "run.yaml"
+    for option in fields(options):
+        flag = "class" if option.name == "class_name" else option.name
+        plain = [str(option.default) if isinstance(option.default, Path) else option.default, "x", 1, True, ["x"], {"x": "y"}]
+        for value in plain:  # the default, where there is one, or a value of another kind for a required field
+            try:
+                path.write_text(yaml.safe_dump({flag: value}), encoding="utf-8")
+                found = getattr(defaults(options, path), option.name)
+            except (yaml.YAMLError, OchatError):
+                continue
+            assert found in (value, Path(str(value)), (Path("x"),))
+            break
+        else:
+            raise AssertionError(f"{flag} can't be given in a file")

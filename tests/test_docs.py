@@ -16,6 +16,7 @@ import pytest
 import tyro
 
 from ochat import cli
+from ochat.config_file import take_config
 from ochat.registry import MODEL_TYPES
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +70,8 @@ def check_ochat(words: list[str], whole: bool) -> None:
     module = importlib.import_module(command.module)
     if command.reads_argv or not (whole or rest):  # the server's arguments have a test of their own
         return
-    if whole:
+    path, rest = take_config(rest)
+    if whole and path is None:
         tyro.cli(module.Options, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
     else:
         with redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):

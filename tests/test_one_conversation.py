@@ -23,7 +23,7 @@ from ochat.registry import detect_model_type, load_template, model_type
 from ochat.serving.messages import read_messages
 from ochat.tokenizer import load_tokenizer
 from ochat.training import train
-from ochat.training.batch import pack_batch
+from ochat.training.batch import dataset_batch
 from ochat.training.checkpoint import save_checkpoint
 from ochat.training.config import Options
 
@@ -64,14 +64,15 @@ def test_one_conversation_from_row_to_grade(tmp_path: Path, toy_folder: Callable
     tokenize.main(tokenize.Options((rows,), str(base), tmp_path / "data"))
     dataset = Dataset(tmp_path / "data")
     ids, run_lengths, run_weights = dataset.row(0)
-    assert ids == tokens
+    assert ids.tolist() == tokens
     assert sum(run_lengths) == len(tokens)
     assert (run_lengths[-1], run_weights[-1]) == (answer, 0.5)
     assert dataset.weight_sums == [0.5 * answer]
 
     # Packed batch: the plan's only step; each learned token is the label of the one before it.
-    (step,) = plan(dataset.lengths, epochs=1, batch_tokens=256, pack_tokens=256, seed=0)
-    batch = pack_batch(dataset, step.packs[0])
+    steps = plan(dataset.lengths, epochs=1, batch_tokens=256, pack_tokens=256, seed=0)
+    assert len(steps) == 1
+    batch = dataset_batch(dataset, steps.step_rows(0))
     assert batch.input_ids.tolist() == [tokens]
     assert batch.labels.tolist() == tokens[-answer:]
     assert batch.learned.tolist() == list(range(len(tokens) - answer - 1, len(tokens) - 1))

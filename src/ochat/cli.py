@@ -25,11 +25,20 @@ COMMANDS = {
     "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),
     "model add-tokens": Command("ochat.model.add_tokens", "give a base model the control tokens of a model type"),
+    "model merge": Command("ochat.model.merge", "a LoRA adapter and its base -> one model"),
+    "model card": Command("ochat.model.card", "make a checkpoint's README.md again"),
+    "model push": Command("ochat.model.push", "upload a checkpoint to the hub"),
     "template show": Command("ochat.template_show", "text, tokens and weights of conversations"),
     "train run": Command("ochat.training.train", "fine-tune a model with C-RLFT"),
+    "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
     "eval run": Command("ochat.evaluation.run_eval", "ask a server questions under a condition and grade its replies"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
+    "doctor": Command(
+        "ochat.experiment.doctor", "what this machine can run, what is missing, and whether training is right on it"
+    ),
 }
+
+CONFIG_HELP = "--config FILE reads any of these options from a YAML file of the same names; those on the command line win."
 
 
 def usage() -> str:
@@ -93,8 +102,16 @@ def run_command(prog: str, command: Command, argv: list[str]) -> None:
             return
         import tyro
 
+        from ochat.config_file import defaults, take_config
+
+        path, flags = take_config(argv)
         options = tyro.cli(
-            module.Options, prog=prog, description=command.summary, args=argv, config=(tyro.conf.FlagCreatePairsOff,)
+            module.Options,
+            prog=prog,
+            description=f"{command.summary}\n{CONFIG_HELP}",
+            args=flags,
+            default=defaults(module.Options, path) if path else None,
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
         module.main(options)
     except BrokenPipeError:

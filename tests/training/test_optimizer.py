@@ -18,20 +18,21 @@ def test_the_automatic_rate_is_the_originals() -> None:
 
 def test_small_steps_add_up_in_the_master_weights() -> None:
     weight = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
-    optimizer = MasterAdamW([weight])
+    optimizer = MasterAdamW([("weight", weight)])
     for _ in range(100):
         weight.grad = torch.ones_like(weight)
         optimizer.add_gradients()
+        optimizer.gradient_norm()
         optimizer.step(1e-4)  # a bfloat16 one stays one under each of these
-    assert float(optimizer.masters[0]) == pytest.approx(0.99 * (1 - 1e-5) ** 100, rel=1e-3)
+    assert float(optimizer.masters["weight"]) == pytest.approx(0.99 * (1 - 1e-5) ** 100, rel=1e-3)
     assert float(weight.detach()) == pytest.approx(0.99, abs=4e-3)
 
 
 def test_gradients_of_several_forwards_add_up_in_float32() -> None:
     weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
-    optimizer = MasterAdamW([weight])
+    optimizer = MasterAdamW([("weight", weight)])
     for gradient in (1.0, 1e-3):  # their sum isn't a bfloat16 number
         weight.grad = torch.tensor([gradient], dtype=torch.bfloat16)
         optimizer.add_gradients()
-    assert optimizer.masters[0].grad is not None
-    assert float(optimizer.masters[0].grad) == pytest.approx(1.001, abs=1e-5)
+    assert optimizer.masters["weight"].grad is not None
+    assert float(optimizer.masters["weight"].grad) == pytest.approx(1.001, abs=1e-5)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,38 +24,11 @@ from ochat.errors import DataError, ModelError, OchatError
 from ochat.files import hold
 from ochat.registry import model_type
 from ochat.tokenizer import load_tokenizer
-from ochat.training import attention
-from ochat.training.batch import pack_batch
 from ochat.training.checkpoint import load_model, save_checkpoint
 from ochat.training.config import Options
-from ochat.training.loss import batch_loss_sum
 from ochat.training.train import main
 
 KIND = "openchat_smollm2"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, toy_folder: Callable[..., Path]) -> Path:
-    """A tiny random model with a toy tokenizer."""
-    tokens = toy_folder(KIND)
-    folder = tmp_path_factory.mktemp("models") / "base"
-    save_checkpoint(tiny_model(load_tokenizer(tokens).vocab_size), tokens, model_type(KIND), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
-    """24 rows of two classes that disagree, some held out."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = []
-    for n in range(12):
-        for condition, weight, answer in (("GPT4 Correct", 1.0, "yes"), ("GPT3", 0.1, "no")):
-            items = [{"role": "user", "content": f"{n} {'x' * n}?"}, {"role": "assistant", "content": answer, "weight": weight}]
-            rows.append({"items": items, "condition": condition, "class": condition})
-    source = folder / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    tokenize.main(tokenize.Options((source,), str(base), folder / "dataset", heldout=0.2))
-    return folder / "dataset"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -69,27 +43,34 @@ def log(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in log_lines(run)]
 
 
+def without_speed(line: dict[str, float]) -> dict[str, float]:
+    return {name: v for name, v in line.items() if name not in ("seconds", "seconds_left", "tokens_per_second", "memory_gb")}
+
+
+def same_run(first: Path, second: Path) -> None:
+    """Raise where two runs differ in more than float32's rounding."""
+    losses = [[line["loss"] for line in log(run)[1:]] for run in (first, second)]  # without step 0, the measurement before
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, tensor in weights(first).items():
+        torch.testing.assert_close(tensor, weights(second)[name], rtol=1e-4, atol=1e-5)
+
+
 def test_training_learns_and_logs_a_line_a_step(tmp_path: Path, base: Path, dataset: Path) -> None:
     run = tmp_path / "run"
     main(Options(str(base), dataset, run, epochs=8, lr=1e-2, batch_tokens=512))
     lines = log(run)
-    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
-    assert set(lines[-1]["heldout_nll"]) == {"GPT4 Correct", "GPT3"}
-    assert not (run / "state.safetensors").exists()
+    assert [line["step"] for line in lines] == list(range(len(lines)))
+    assert lines[-1]["loss"] < 0.5 * lines[1]["loss"]
+    assert not list(run.glob("*state-*"))
 
 
 def test_loss_and_weights_do_not_depend_on_how_packs_are_spread(tmp_path: Path, base: Path, dataset: Path) -> None:
     runs = []
-    # One forward a step, or one for each row: the same steps.
-    for pack_tokens in (512, 64):
-        run = tmp_path / f"run-{pack_tokens}"
-        main(Options(str(base), dataset, run, epochs=3, lr=1e-3, batch_tokens=512, pack_tokens=pack_tokens, dtype="float32"))
-        runs.append(run)
-    first, second = map(log, runs)
-    assert [line["loss"] for line in first] == pytest.approx([line["loss"] for line in second], rel=1e-5)
-    for name, tensor in weights(runs[0]).items():
-        torch.testing.assert_close(tensor, weights(runs[1])[name], rtol=1e-4, atol=1e-5)
+    sizes = {"epochs": 3, "lr": 1e-3, "batch_tokens": 512, "pack_tokens": 128, "dtype": "float32"}
+    for packs_per_forward in (1, 4):
+        runs.append(tmp_path / f"run-{packs_per_forward}")
+        main(Options(str(base), dataset, runs[-1], packs_per_forward=packs_per_forward, **sizes))
+    same_run(*runs)
 
 
 def test_a_killed_and_repeated_run_ends_as_the_run_that_was_not(tmp_path: Path, base: Path, dataset: Path) -> None:
@@ -103,15 +84,15 @@ def test_a_killed_and_repeated_run_ends_as_the_run_that_was_not(tmp_path: Path, 
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
-            if (killed / "log.jsonl").exists() and len(log_lines(killed)) >= 5:
+            if list(killed.glob("state-*")) and len(log_lines(killed)) >= 5:
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    assert (killed / "state.safetensors").exists()
+    assert list(killed.glob("state-*"))
     assert not (killed / "final").exists()
     main(Options(str(base), dataset, killed, **options))
-    assert [{**line, "seconds": 0} for line in log(killed)] == [{**line, "seconds": 0} for line in log(whole)]
+    assert [without_speed(line) for line in log(killed)] == [without_speed(line) for line in log(whole)]
     assert all(torch.equal(tensor, weights(killed)[name]) for name, tensor in weights(whole).items())
 
 
@@ -202,25 +183,166 @@ def test_two_trainings_cannot_share_a_run(tmp_path: Path, base: Path, dataset: P
         main(Options(str(base), dataset, tmp_path / "run"))
 
 
-def test_held_out_loss_is_logged_at_the_end_of_each_epoch(tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_held_out_rows_are_measured_before_the_first_step_and_at_the_end_of_each_epoch(
+    tmp_path: Path, base: Path, dataset: Path
+) -> None:
     main(Options(str(base), dataset, tmp_path / "run", epochs=3, lr=1e-3, batch_tokens=256))
-    n_learned = [line["step"] for line in log(tmp_path / "run") if "heldout_nll" in line]
-    assert len(n_learned) == 3
-    assert n_learned[-1] == len(log(tmp_path / "run"))
+    measured = [line for line in log(tmp_path / "run") if "heldout" in line]
+    assert [line["epoch"] for line in measured] == [0, 1, 2, 3]
+    for line in measured:
+        assert set(line["heldout"]) == {"GPT4 Correct", "GPT3"}
+        # The sample is all of the few held-out rows, so under its own condition a class has the loss that it has.
+        for name, under in line["counterfactual"].items():
+            assert set(under) == {"GPT4 Correct", "GPT3"}
+            assert under[name] == pytest.approx(line["heldout"][name]["nll"], rel=2e-2)
 
 
-def test_each_steps_gradient_is_divided_by_the_runs_mean_weight_sum(tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_the_counterfactual_loss_shows_that_the_condition_was_learned(tmp_path: Path, base: Path, dataset: Path) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", epochs=30, lr=1e-2, batch_tokens=512, dtype="float32"))
+    under = log(tmp_path / "run")[-1]["counterfactual"]
+    assert under["GPT4 Correct"]["GPT4 Correct"] + 0.5 < under["GPT4 Correct"]["GPT3"]
+    assert under["GPT3"]["GPT3"] + 0.5 < under["GPT3"]["GPT4 Correct"]
+
+
+def test_eval_steps_says_when_held_out_rows_are_measured(tmp_path: Path, base: Path, dataset: Path) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", epochs=3, lr=1e-3, batch_tokens=256, eval_steps=4))
+    lines = log(tmp_path / "run")
+    assert [line["step"] for line in lines if "heldout" in line] == [*range(0, len(lines) - 1, 4), len(lines) - 1]
+
+
+@pytest.mark.parametrize(("normalise", "per_sequence"), [("run", False), ("step", False), ("run", True)])
+def test_each_steps_gradient_is_divided_by_what_was_asked_for(
+    tmp_path: Path, base: Path, dataset: Path, normalise: str, per_sequence: bool
+) -> None:
     run = tmp_path / "run"
-    main(Options(str(base), dataset, run, lr=1e-12, batch_tokens=128, dtype="float32"))  # the weights stay as they are
+    settings = {"batch_tokens": 128, "dtype": "float32", "normalise": normalise, "per_sequence_loss": per_sequence}
+    main(Options(str(base), dataset, run, lr=1e-12, **settings))  # the weights stay as they are
     rows = Dataset(dataset)
     steps = plan(rows.lengths, epochs=1, batch_tokens=128, pack_tokens=128, seed=0)
-    model = load_model(str(base), torch.float32, attention.NAME)
-    norms = []
-    for step in steps:
-        loss = sum(batch_loss_sum(model, pack_batch(rows, numbers)) for numbers in step.packs)
+    model = load_model(str(base), torch.float32)
+    norms, sums = [], []
+    for step in range(len(steps)):
+        loss, weight_sum = torch.zeros(()), 0.0
+        for number in steps.step_rows(step):
+            ids, lengths, run_weights = (torch.from_numpy(column.copy()) for column in rows.row(number))
+            of_token = torch.repeat_interleave(run_weights, lengths)[1:]
+            of_token = of_token / (of_token > 0).sum() if per_sequence else of_token
+            log_p = model(input_ids=ids[None].long(), use_cache=False).logits[0, :-1].log_softmax(-1)
+            loss = loss - (of_token * log_p.gather(1, ids[1:, None].long())[:, 0]).sum()
+            weight_sum += float(of_token.sum())
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         norms.append(float(sum((gradient**2).sum() for gradient in gradients) ** 0.5))
-    mean_weight_sum = sum(rows.weight_sums) / len(steps)
-    logged = log(run)
-    assert len({round(line["weight_sum"], 3) for line in logged}) > 1  # dividing by a step's own sum would differ
-    assert [line["grad_norm"] for line in logged] == pytest.approx([norm / mean_weight_sum for norm in norms], rel=1e-4)
+        sums.append(weight_sum)
+    logged = log(run)[1:]
+    assert max(sums) > 1.5 * min(sums)  # so that one kind of dividing can't pass for the other
+    assert [line["weight_sum"] for line in logged] == pytest.approx(sums, rel=1e-5)
+    divisors = sums if normalise == "step" else [sum(sums) / len(sums)] * len(sums)
+    expected = [norm / divisor for norm, divisor in zip(norms, divisors, strict=True)]
+    assert [line["grad_norm"] for line in logged] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_bias_of_normalising_by_step_is_told(
+    tmp_path: Path, base: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3, batch_tokens=64, normalise="step"))
+    told = re.search(r"GPT4 Correct: ([\d.]+) instead of the data's ([\d.]+)", capsys.readouterr().out)
+    assert told
+    assert float(told[1]) < float(told[2]) - 0.05
+
+
+def test_the_automatic_learning_rate_is_printed_with_its_reasoning(
+    tmp_path: Path, base: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(Options(str(base), dataset, tmp_path / "run"))
+    told = capsys.readouterr().out
+    assert re.search(r"Peak learning rate [\d.e-]+: openchat_smollm2 takes 0.058 at 4,000,000 learned tokens a step", told)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(
+    tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One embedding is not a number, so that exactly the rows with its token have no loss."""
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    tensors = load_file(broken / "model.safetensors")
+    rows = Dataset(dataset)
+    of_digit = load_tokenizer(base).encode_text(["7"])[0][0]
+    tensors["model.embed_tokens.weight"][of_digit] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with_digit = [n for n in range(len(rows)) if of_digit in rows.row(n)[0]]
+    assert 0 < len(with_digit) < len(rows)
+    monkeypatch.setattr("ochat.training.trainer.check_model", lambda *_: None)  # it would refuse the broken model first
+    with pytest.raises(ModelError, match=r"Step \d+: the loss isn't a number; row (\d+)") as error:
+        main(Options(str(broken), dataset, tmp_path / "run", lr=1e-3, batch_tokens=512))
+    named = re.search(r"row ([\d, ]+) of", str(error.value))
+    assert named
+    assert {int(number) for number in named[1].split(", ")} <= set(with_digit)
+
+
+def test_data_that_never_ends_a_turn_is_refused(tmp_path: Path, base: Path) -> None:
+    items = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b" * 200, "weight": 1.0}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"items": items, "condition": "GPT3"}) + "\n")
+    tokenize.main(tokenize.Options((tmp_path / "rows.jsonl",), str(base), tmp_path / "data", max_tokens=60))
+    with pytest.raises(DataError, match=r"no end of turn is learned.*--max-tokens"):
+        main(Options(str(base), tmp_path / "data", tmp_path / "run"))
+
+
+def test_rows_over_a_pack_are_told_and_trained_on(
+    tmp_path: Path, base: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths = Dataset(dataset).lengths
+    limit = int(sorted(lengths)[-3])
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3, batch_tokens=limit))
+    n_long = int((lengths > limit).sum())
+    assert n_long
+    assert f"{n_long} rows are longer than {limit} tokens, up to {lengths.max()}" in capsys.readouterr().out
+    assert sum(line["tokens"] for line in log(tmp_path / "run")[1:]) == lengths.sum()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_tokens": 1000, "pack_tokens": 300}, "multiple, such as --batch-tokens 900"),
+        ({"lora_alpha": 8}, "for LoRA"),
+        ({"quantize": "nf4"}, "for LoRA"),
+        ({"fsdp": True, "lora_rank": 4}, "--fsdp goes with full fine-tuning"),
+        ({"plan": Path("x")}, "for --dry-run"),
+        ({"warmup": 1.5}, "--warmup is 1.5"),
+        ({"lr": 3.0}, "--lr is 3.0"),
+        ({"save_minutes": float("nan")}, "--save-minutes is nan"),
+        ({"eval_steps": 0}, "--eval-steps is 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_is_read(given: dict[str, object], said: str) -> None:
+    with pytest.raises(OchatError, match=said):
+        Options("m", Path("d"), Path("o"), **given)
+
+
+@pytest.mark.parametrize("more", [{"gradient_checkpointing": True}, {"loss_kernel": "naive"}])
+def test_ways_to_compute_change_nothing(tmp_path: Path, base: Path, dataset: Path, more: dict[str, object]) -> None:
+    sizes = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "dtype": "float32"}
+    main(Options(str(base), dataset, tmp_path / "plain", **sizes))
+    main(Options(str(base), dataset, tmp_path / "other", **sizes, **more))
+    same_run(tmp_path / "plain", tmp_path / "other")
+
+
+def test_a_repeated_run_may_be_computed_otherwise(tmp_path: Path, base: Path, dataset: Path) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3, batch_tokens=512, pack_tokens=128))
+    options = Options(str(base), dataset, tmp_path / "run", lr=1e-3, batch_tokens=512, pack_tokens=128, packs_per_forward=4)
+    main(options)  # "finished", not refused
+
+
+def test_warmup_floor_decay_and_clipping_do_what_they_say(tmp_path: Path, base: Path, dataset: Path) -> None:
+    sizes = {"epochs": 3, "lr": 1e-3, "batch_tokens": 256, "dtype": "float32"}
+    main(Options(str(base), dataset, tmp_path / "run", **sizes, warmup=0.0, lr_floor=0.5))
+    rates = [line["lr"] for line in log(tmp_path / "run")[1:]]
+    assert rates[0] > 0.95e-3
+    assert rates[-1] == pytest.approx(0.5e-3)
+    finals = {}
+    for name, more in (("default", {}), ("no decay", {"weight_decay": 0.0}), ("clipped", {"max_grad_norm": 1e-4})):
+        main(Options(str(base), dataset, tmp_path / name, **sizes, **more))
+        finals[name] = sum(float((value.double() ** 2).sum()) for value in weights(tmp_path / name).values())
+    assert finals["no decay"] > finals["default"]
+    start = load_file(base / "model.safetensors")
+    moved = {name: sum(float((v - start[k]).abs().sum()) for k, v in weights(tmp_path / name).items()) for name in finals}
+    assert moved["clipped"] < moved["default"]

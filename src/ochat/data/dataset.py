@@ -9,11 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ochat.errors import DataError
+
+Array = npt.NDArray[Any]
+Row = tuple[Array, Array, Array]  # input_ids [n], run_lengths [runs], run_weights [runs]
 
 SCHEMA = pa.schema(
     {
@@ -103,35 +107,57 @@ class Dataset:
         if not shards:
             raise DataError(f"{folder} has no {split} rows. Make it with `ochat data tokenize`.")
         try:
-            self._table = pa.concat_tables(pq.read_table(shard, schema=SCHEMA) for shard in shards)
+            table = pa.concat_tables(pq.read_table(shard, schema=SCHEMA) for shard in shards)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{folder}: a shard can't be read ({error}). Run `ochat data tokenize` again.") from error
-        self.lengths: list[int] = self._table["length"].to_pylist()
-        self.weight_sums: list[float] = self._table["weight_sum"].to_pylist()
-
-    @property
-    def classes(self) -> list[str]:
-        """The class of each row."""
-        names: list[str] = self._table["class"].to_pylist()
-        return names
-
-    @property
-    def learned_tokens(self) -> list[int]:
-        """The number of tokens with a weight above 0, of each row."""
-        runs = zip(self._table["run_lengths"].to_pylist(), self._table["run_weights"].to_pylist(), strict=True)
-        return [sum(n for n, weight in zip(*row, strict=True) if weight > 0) for row in runs]
+        # A column is some chunks, since one holds at most 2^31 ids; a row is a slice of its chunk's values.
+        self._ids, self._run_lengths, self._run_weights = (
+            [_values_and_offsets(chunk) for chunk in table[name].chunks] for name in ("input_ids", "run_lengths", "run_weights")
+        )
+        self._chunk_starts = np.cumsum([0, *(len(chunk) for chunk in table["input_ids"].chunks)])
+        self.lengths: Array = table["length"].to_numpy().astype(np.int64)
+        """tokens of each row"""
+        self.weight_sums: Array = table["weight_sum"].to_numpy().astype(np.float64)
+        """of each row, over the tokens that are predicted: all but the first"""
+        self.learned_tokens: Array = np.concatenate(
+            [_learned_tokens(*of_chunk) for of_chunk in zip(self._run_lengths, self._run_weights, strict=True)]
+        )
+        """tokens with a weight above 0 that are predicted, of each row"""
+        encoded = table["class"].combine_chunks().dictionary_encode()
+        names: list[str] = encoded.dictionary.to_pylist()
+        self.class_names = sorted(names)
+        """the classes that the split has, in alphabetical order"""
+        places = np.array([self.class_names.index(name) for name in names])
+        self.class_codes: Array = places[encoded.indices.to_numpy()]
+        """the place of each row's class in `class_names`"""
 
     @property
     def max_id(self) -> int:
         """The largest token id in any row."""
-        return int(pc.max(pc.list_flatten(self._table["input_ids"])).as_py())
+        return max(int(values.max()) for values, _ in self._ids)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def row(self, number: int) -> tuple[list[int], list[int], list[float]]:
-        """input_ids [n], run_lengths [runs], run_weights [runs] of one row."""
-        return tuple(self._table[name][number].as_py() for name in ("input_ids", "run_lengths", "run_weights"))
+    def row(self, number: int) -> Row:
+        """input_ids [n] int32, run_lengths [runs] int32, run_weights [runs] float32 of one row."""
+        chunk = int(np.searchsorted(self._chunk_starts, number, side="right")) - 1
+        at = number - int(self._chunk_starts[chunk])
+        columns = (self._ids, self._run_lengths, self._run_weights)
+        ids, lengths, weights = (values[offsets[at] : offsets[at + 1]] for values, offsets in (c[chunk] for c in columns))
+        return ids, lengths, weights
+
+
+def _values_and_offsets(chunk: pa.ListArray) -> tuple[Array, Array]:
+    """The values of all lists of a chunk [all], and where each list starts and the last ends [lists + 1]."""
+    return chunk.values.to_numpy(), chunk.offsets.to_numpy()
+
+
+def _learned_tokens(lengths: tuple[Array, Array], weights: tuple[Array, Array]) -> Array:
+    """For each row of a chunk the number of its tokens with a weight, but for the first token, which nothing predicts."""
+    starts = lengths[1][:-1]
+    learned = np.where(weights[0] > 0, lengths[0], 0)
+    return np.add.reduceat(learned, starts).astype(np.int64) - (weights[0][starts] > 0)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -4,17 +4,18 @@ All of it goes through the template that serving uses. What doesn't fit is cut o
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 
-from ochat.conversation import Conversation, read_conversations
-from ochat.data.dataset import META_FILE, SplitWriter, TokenRow, is_dataset
+from ochat.conversation import NO_CONDITION, Conversation, read_conversations
+from ochat.data.dataset import META_FILE, SplitWriter, TokenRow, is_dataset, read_meta
 from ochat.errors import DataError, OchatError, TemplateError
 from ochat.files import file_sha256, new_folder, refuse_existing, write_json
 from ochat.hub import TOKENIZER_FILES, model_folder
@@ -24,6 +25,10 @@ from ochat.template import ConversationTemplate, Run
 T = TypeVar("T")
 
 ROWS_PER_BATCH = 1000
+# Rows of each class, and conditions, that the counterfactual loss is measured on: enough for its first two digits.
+COUNTERFACTUAL_ROWS, COUNTERFACTUAL_CONDITIONS = 100, 8
+# Of the folder's content. A data set of another one is made anew.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Totals:
     cut_tokens: int = 0
     dropped_rows: int = 0  # nothing to learn in them
     classes: dict[str, ClassTotals] = field(default_factory=dict)
+    class_conditions: dict[str, list[str]] = field(default_factory=dict)
 
     def keep(self, row: TokenRow, n_uncut: int) -> bool:
         """Count a row that had `n_uncut` tokens before it was cut; whether there is anything to learn in it."""
@@ -81,6 +87,12 @@ class Totals:
             return False
         self.tokens += len(row.input_ids)
         return True
+
+    def count_condition(self, class_name: str, condition: str) -> None:
+        """Note a condition of a class."""
+        known = self.class_conditions.setdefault(class_name, [])
+        if condition not in known:
+            known.append(condition)
 
     def count_split(self, train_rows: list[TokenRow], heldout_rows: list[TokenRow]) -> None:
         """Count rows of both splits; the classes' totals are of those to train on."""
@@ -120,7 +132,45 @@ def token_row(conversation: Conversation, runs: list[Run], max_tokens: int) -> T
             lengths.append(len(part))
             weights.append(as_float32(run.weight))
             room -= len(part)
-    return TokenRow(ids, lengths, weights, conversation.class_name or conversation.condition, prompt_hash(conversation))
+    return TokenRow(ids, lengths, weights, class_of(conversation), prompt_hash(conversation))
+
+
+@dataclass
+class Counterfactuals:
+    """A sample of held-out rows, to be scored under every condition of the data."""
+
+    n_rows: Counter[str] = field(default_factory=Counter)  # by condition, of all rows
+    rows: list[Conversation] = field(default_factory=list)
+    n_sampled: Counter[str] = field(default_factory=Counter)  # by class
+
+    def add(self, conversation: Conversation, class_name: str, *, is_heldout: bool) -> None:
+        """Count a row, and keep it if it's one of its class's first held-out ones."""
+        self.n_rows[conversation.condition or NO_CONDITION] += 1
+        if is_heldout and self.n_sampled[class_name] < COUNTERFACTUAL_ROWS:
+            self.n_sampled[class_name] += 1
+            self.rows.append(conversation)
+
+    def write(self, folder: Path, template: ConversationTemplate, max_tokens: int) -> list[str]:
+        """Write the sample once for each condition, most frequent first; returns those. Nothing where there is no choice."""
+        conditions = [condition for condition, _ in self.n_rows.most_common(COUNTERFACTUAL_CONDITIONS)]
+        if len(conditions) < 2 or not self.rows:
+            return conditions
+        for number, condition in enumerate(conditions):
+            asked = [row.model_copy(update={"condition": condition}) for row in self.rows]
+            with SplitWriter(folder, counterfactual_split(number)) as writer:
+                for row, given, runs in zip(self.rows, asked, template.runs(asked), strict=True):
+                    writer.write([replace(token_row(given, runs, max_tokens), class_name=class_of(row))])
+        return conditions
+
+
+def counterfactual_split(number: int) -> str:
+    """The split of the held-out sample under the data set's condition of this number."""
+    return f"counterfactual-{number}"
+
+
+def class_of(conversation: Conversation) -> str:
+    """The row's class: its own, or else its condition."""
+    return conversation.class_name or conversation.condition
 
 
 def in_batches(values: Iterable[T]) -> Iterator[list[T]]:
@@ -154,7 +204,18 @@ def main(options: Options) -> None:
     kind = detect_model_type(folder, options.model_type)
     template = load_template(kind, folder)
     max_tokens = options.max_tokens or kind.max_context
-    totals = Totals()
+    made_from = {
+        "format": FORMAT,
+        "model_type": kind.name,
+        "max_tokens": max_tokens,
+        "heldout_share": options.heldout,
+        "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
+        "sources": {str(path): file_sha256(path) for path in options.inputs},
+    }
+    if is_dataset(options.output) and made_from.items() <= read_meta(options.output).items():
+        print(f"{options.output} is made of just this already.")
+        return
+    totals, counterfactuals = Totals(), Counterfactuals()
     with new_folder(options.output) as part:
         with ExitStack() as stack:
             train, heldout = (stack.enter_context(SplitWriter(part, split)) for split in ("train", "heldout"))
@@ -165,7 +226,10 @@ def main(options: Options) -> None:
                 for conversation, runs in batch:
                     row = token_row(conversation, runs, max_tokens)
                     if totals.keep(row, sum(len(run.ids) for run in runs)):
-                        (heldout_rows if is_heldout(row.prompt_hash, options.heldout) else train_rows).append(row)
+                        of_heldout = is_heldout(row.prompt_hash, options.heldout)
+                        (heldout_rows if of_heldout else train_rows).append(row)
+                        counterfactuals.add(conversation, row.class_name, is_heldout=of_heldout)
+                        totals.count_condition(row.class_name, conversation.condition or NO_CONDITION)
                 totals.count_split(train_rows, heldout_rows)
                 train.write(train_rows)
                 heldout.write(heldout_rows)
@@ -175,15 +239,8 @@ def main(options: Options) -> None:
                 f"{names}: no row to train on ({totals.dropped_rows:,} without a weight above 0, {totals.cut_rows:,} cut to "
                 f"{max_tokens:,} tokens, {totals.heldout_rows:,} held out). Change the weights, --max-tokens or --heldout."
             )
-        meta = {
-            "model_type": kind.name,
-            "max_tokens": max_tokens,
-            "heldout_share": options.heldout,
-            "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
-            "sources": {str(path): file_sha256(path) for path in options.inputs},
-            **asdict(totals),
-        }
-        write_json(part / META_FILE, meta)
+        conditions = counterfactuals.write(part, template, max_tokens)
+        write_json(part / META_FILE, {**made_from, **asdict(totals), "conditions": conditions})
     print(report(totals, max_tokens))
     print(f"Wrote {options.output} for {kind.name}")
 

@@ -1,144 +1,182 @@
-"""The training loop: the plan's steps in order, a line a step, a saved state now and then."""
+"""The training loop: the plan's steps in order, a line a step, measurements and a saved state now and then."""
 
 import json
 import math
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TextIO
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from ochat.data.dataset import Dataset
-from ochat.data.packing import Step, pack
+from ochat.data.packing import Plan
 from ochat.errors import ModelError
-from ochat.files import new_file, write_text
+from ochat.files import write_text
 from ochat.hub import model_folder
 from ochat.registry import ModelType
-from ochat.training import attention
-from ochat.training.batch import pack_batch
-from ochat.training.checkpoint import load_model, save_checkpoint
-from ochat.training.config import FINAL_FOLDER, LOG_FILE, STATE_FILE, Options
-from ochat.training.loss import batch_loss_sum
-from ochat.training.optimizer import MasterAdamW, automatic_learning_rate, learning_rate
+from ochat.training.checkpoint import save_checkpoint
+from ochat.training.config import FINAL_FOLDER, LOG_FILE, Options
+from ochat.training.cost import memory_used, peak_flops
+from ochat.training.heldout import Heldout
+from ochat.training.optimizer import automatic_learning_rate, learning_rate
+from ochat.training.ranks import Ranks
+from ochat.training.state import remove_states, restore, save_state
+from ochat.training.trackers import open_tracker
+from ochat.training.trainer import Totals, Trainer
 
-T = TypeVar("T", int, float)
 
-
-def train(options: Options, kind: ModelType, dataset: Dataset, steps: list[Step]) -> None:
-    """Run the steps that are left, write RUN/final, and remove the saved state."""
-    folder = model_folder(options.model)
-    heldout = Dataset(options.data, "heldout") if dataset.meta["heldout_rows"] else None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(options.model, getattr(torch, options.dtype), attention.NAME).to(device).train()
-    check_embeddings(model, dataset)
-    optimizer = MasterAdamW(model.parameters())
-    n_done = restore(options.output / STATE_FILE, optimizer)
-    # A constant of the run, so that a step of cheap rows doesn't count as much as one of expert rows.
-    mean_weight_sum = sum_over(dataset.weight_sums, steps) / len(steps)
-    peak = options.lr or automatic_learning_rate(kind.learning_rate, sum_over(dataset.learned_tokens, steps) / len(steps))
-    print(f"{len(steps):,} steps of at most {options.batch_tokens:,} tokens, peak learning rate {peak:.2g}, on {device}")
+def train(
+    options: Options,
+    kind: ModelType,
+    dataset: Dataset,
+    plan: Plan,
+    ranks: Ranks,
+    config: dict[str, object],
+    card: Callable[[], str],
+) -> None:
+    """Run the steps that are left, write RUN/final with the card, and remove the saved states."""
+    trainer = Trainer(options, dataset, plan, ranks)
+    n_done = restore(options.output, trainer.optimizer, ranks.say)
+    ranks.wait()
+    peak = peak_learning_rate(options, kind, dataset, plan, ranks)
+    ranks.say(f"{len(plan):,} steps of at most {options.batch_tokens:,} tokens on {ranks.count} x {ranks.device.type}")
     if n_done:
-        print(f"Going on after step {n_done:,}")
-    saved_at = time.monotonic()
-    rewind_log(options.output / LOG_FILE, n_done)
-    with (
-        (options.output / LOG_FILE).open("a", encoding="utf-8") as log,
-        tqdm(total=len(steps), initial=n_done, unit="step", mininterval=0.5 if sys.stderr.isatty() else 15) as progress,
-    ):
-        for number, step in enumerate(steps[n_done:], start=n_done + 1):
-            started = time.monotonic()
-            nll_sum = 0.0
-            for numbers in step.packs:
-                loss = batch_loss_sum(model, pack_batch(dataset, numbers).to(device))
-                (loss / mean_weight_sum).backward()
-                optimizer.add_gradients()
-                nll_sum += float(loss.detach())
-            rate = learning_rate(number, len(steps), peak)
-            norm = optimizer.step(rate)
-            if not (math.isfinite(nll_sum) and math.isfinite(norm)):
-                raise ModelError(
-                    f"Step {number}: the loss is {nll_sum} and the gradient's norm {norm}. Start anew with a smaller --lr and "
-                    "another --output, or look at the data."
-                )
-            weight_sum, n_tokens = sum_over(dataset.weight_sums, [step]), sum_over(dataset.lengths, [step])
-            seconds = time.monotonic() - started
-            line: dict[str, object] = {"step": number, "loss": nll_sum / weight_sum, "weight_sum": weight_sum, "lr": rate}
-            line |= {"grad_norm": norm, "tokens": n_tokens, "seconds": round(seconds, 3)}
-            if heldout and step.ends_epoch:
-                line["heldout_nll"] = heldout_nll(model, heldout, options, device)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            progress.set_postfix_str(f"loss {nll_sum / weight_sum:.3f}, {n_tokens / seconds:.0f} tokens/s", refresh=False)
-            progress.update()
-            if number < len(steps) and time.monotonic() - saved_at >= 60 * options.save_minutes:
-                save_state(options.output / STATE_FILE, optimizer, number)
-                saved_at = time.monotonic()
-    save_checkpoint(model, folder, kind, options.output / FINAL_FOLDER)
-    (options.output / STATE_FILE).unlink(missing_ok=True)
-
-
-def sum_over(values: Sequence[T], steps: list[Step]) -> T:
-    """The sum of the rows' values over all rows of the steps."""
-    return sum(values[row] for step in steps for row in step.rows)
-
-
-def check_embeddings(model: PreTrainedModel, dataset: Dataset) -> None:
-    """Raise ModelError where the data has token ids that the model has no embedding for."""
-    n_embeddings = model.get_input_embeddings().weight.shape[0]
-    if dataset.max_id >= n_embeddings:
-        raise ModelError(
-            f"The data's largest token id is {dataset.max_id}, but the model has {n_embeddings} embeddings. Give it the model "
-            "type's tokens with `ochat model add-tokens`, and tokenize with that model's folder."
+        ranks.say(f"Going on after step {n_done:,}")
+    heldout = Heldout(options.data, dataset.meta)
+    progress = Progress(trainer, n_done)
+    with ExitStack() as stack:
+        log = Log(options, n_done, ranks, config, stack)
+        if heldout and not n_done:
+            log.write({"step": 0, "epoch": 0.0, **heldout.measure(trainer)})
+        bar = stack.enter_context(
+            tqdm(
+                total=len(plan),
+                initial=n_done,
+                unit="step",
+                mininterval=0.5 if sys.stderr.isatty() else 15,
+                disable=not ranks.is_first,
+            )
         )
+        saved_at = time.monotonic()
+        for step in range(n_done, len(plan)):
+            started = time.monotonic()
+            rate = learning_rate(step + 1, len(plan), peak, warmup=options.warmup, floor=options.lr_floor)
+            totals = trainer.gradients(step)
+            norm = trainer.optimizer.gradient_norm()
+            if not math.isfinite(norm):  # before the weights take it in
+                raise ModelError(
+                    f"Step {step + 1}: the gradient's norm is {norm}. Start anew with a smaller --lr and another --output, or look "
+                    f"at rows {', '.join(map(str, plan.step_rows(step)[:5].tolist()))} … of {options.data} (counted from 0)."
+                )
+            trainer.optimizer.step(rate)
+            line = step_line(trainer, step, totals) | {"lr": rate, "grad_norm": norm}
+            line |= progress.after(step, time.monotonic() - started)
+            is_due = (step + 1) % options.eval_steps == 0 if options.eval_steps else bool(plan.epoch_ends[step])
+            if heldout and (is_due or step + 1 == len(plan)):
+                line |= heldout.measure(trainer)
+            log.write(line)
+            bar.set_postfix_str(f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s", refresh=False)
+            bar.update()
+            # All ranks must agree on it, and their clocks may not.
+            if step + 1 < len(plan) and ranks.all_true(time.monotonic() - saved_at >= 60 * options.save_minutes):
+                save_state(options.output, step + 1, trainer.optimizer, ranks)
+                saved_at = time.monotonic()
+    save_checkpoint(
+        trainer.losses.model, model_folder(options.model), kind, options.output / FINAL_FOLDER, card=card, writes=ranks.is_first
+    )
+    if ranks.is_first:
+        remove_states(options.output)
+    ranks.wait()
 
 
-@torch.no_grad()
-def heldout_nll(model: PreTrainedModel, heldout: Dataset, options: Options, device: torch.device) -> dict[str, float]:
-    """Mean nll of a learned token of the held-out rows, by class."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    counts: defaultdict[str, int] = defaultdict(int)
-    classes = heldout.classes
-    model.eval()
-    for name in sorted(set(classes)):
-        rows = [number for number, of_class in enumerate(classes) if of_class == name]
-        for numbers in pack(heldout.lengths, rows, options.pack_tokens or options.batch_tokens):
-            batch = pack_batch(heldout, numbers).to(device)
-            batch.weights.fill_(1.0)
-            sums[name] += float(batch_loss_sum(model, batch))
-            counts[name] += len(batch.labels)
-    model.train()
-    return {name: sums[name] / counts[name] for name in sums}
+def peak_learning_rate(options: Options, kind: ModelType, dataset: Dataset, plan: Plan, ranks: Ranks) -> float:
+    """The rate that was given, or the automatic one, with its reasoning printed."""
+    if options.lr:
+        return options.lr
+    learned = float(plan.sums(dataset.learned_tokens).mean())
+    peak = automatic_learning_rate(kind.learning_rate, learned)
+    ranks.say(
+        f"Peak learning rate {peak:.3g}: {kind.name} takes {kind.learning_rate:.3g} at 4,000,000 learned tokens a step, and the rate "
+        f"goes with the root of their number, here {learned:,.0f}. --lr sets another."
+    )
+    return peak
 
 
-def save_state(path: Path, optimizer: MasterAdamW, n_done: int) -> None:
-    """Save what the next step needs, in place of the older state."""
-    with new_file(path) as part:
-        save_file(optimizer.state_dict() | {"n_done": torch.tensor(n_done)}, part)
+def step_line(trainer: Trainer, step: int, totals: Totals) -> dict[str, Any]:
+    """What a step's line in the log says of its loss, whole and by class."""
+    loss_sum = float(totals.by_class[:, 3].sum())
+    classes: dict[str, object] = {}
+    for name, (tokens, nll, correct, weighted) in zip(trainer.dataset.class_names, totals.by_class.tolist(), strict=True):
+        if tokens:
+            share = weighted / loss_sum if loss_sum else 0.0
+            classes[name] = {"tokens": int(tokens), "nll": nll / tokens, "accuracy": correct / tokens, "loss_share": share}
+    rows = trainer.plan.step_rows(step)
+    return {
+        "step": step + 1,
+        "epoch": round(float(trainer.epochs_done[step]), 4),
+        "loss": loss_sum / float(trainer.step_weight_sums[step]),
+        "weight_sum": float(trainer.step_weight_sums[step]),
+        "tokens": int(trainer.dataset.lengths[rows].sum()),
+        "learned_tokens": int(totals.by_class[:, 0].sum()),
+        "classes": classes,
+    }
 
 
-def restore(path: Path, optimizer: MasterAdamW) -> int:
-    """Load the saved state, if there is one; returns the number of steps that are done."""
-    for rest in path.parent.glob(".tmp*"):  # safetensors' own, of a save that was killed
-        rest.unlink()
-    if not path.is_file():
-        return 0
-    try:
-        state = load_file(path)
-        optimizer.load_state_dict(state)
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path} can't be read ({error}). Remove it to start the run anew.") from error
-    return int(state["n_done"])
+class Progress:
+    """Speed, and the time that is left: steps differ in work, so time goes by their operations."""
+
+    def __init__(self, trainer: Trainer, n_done: int) -> None:
+        self.trainer, self.n_done, self.seconds = trainer, n_done, 0.0
+        self.peak = peak_flops(trainer.ranks.device)
+
+    def after(self, step: int, seconds: float) -> dict[str, float]:
+        """The speed of a step that took so long; mfu only where the device's peak is known."""
+        flops = self.trainer.step_flops
+        self.seconds += seconds
+        done, left = float(flops[self.n_done : step + 1].sum()), float(flops[step + 1 :].sum())
+        tokens = int(self.trainer.dataset.lengths[self.trainer.plan.step_rows(step)].sum())
+        speed = {"seconds": round(seconds, 4), "tokens_per_second": round(tokens / seconds, 1)}
+        speed |= {"seconds_left": round(self.seconds * left / done, 1)}
+        speed |= {"memory_gb": round(memory_used(self.trainer.ranks.device) / 1e9, 3)}
+        if self.peak:
+            speed["mfu"] = round(float(flops[step]) / seconds / self.peak / self.trainer.ranks.count, 4)
+        return speed
+
+
+class Log:
+    """RUN/log.jsonl, and the tracker that was asked for; only the first rank writes."""
+
+    def __init__(self, options: Options, n_done: int, ranks: Ranks, config: dict[str, object], stack: ExitStack) -> None:
+        self._file: TextIO | None = None
+        if not ranks.is_first:
+            return
+        path = options.output / LOG_FILE
+        rewind_log(path, n_done)
+        self._file = stack.enter_context(path.open("a", encoding="utf-8"))
+        self._track = stack.enter_context(open_tracker(options.track, options.output, config))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        if self._file is not None:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+            self._track(line["step"], line)
 
 
 def rewind_log(path: Path, n_done: int) -> None:
-    """Drop the lines after the step that a run goes on from; they'll be written again."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(path, "".join(lines[:n_done]))
+    """Drop the lines after the step that a run goes on from, and a torn one; they'll be written again."""
+    if not path.is_file():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").split("\n"):  # not splitlines: a class's name may hold its other separators
+        try:
+            step = json.loads(text)["step"]
+        except (ValueError, KeyError, TypeError):
+            break
+        if step > n_done or (step == 0 and not n_done):
+            break
+        kept.append(text + "\n")
+    write_text(path, "".join(kept))

@@ -1,24 +1,34 @@
 """`ochat train run`: fine-tune a model with C-RLFT on a data set.
 
 The plan of steps is known before the first one, so a run is a position in it: killed and repeated, it goes on at its last saved
-step and ends as the run that was not killed."""
+step and ends as the run that was not killed. Under torchrun or `accelerate launch` the processes divide each step's packs."""
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+
 from ochat.data.dataset import META_FILE, Dataset, read_meta
-from ochat.data.packing import plan
-from ochat.errors import ModelError, OchatError, require
+from ochat.data.packing import Plan, plan
+from ochat.errors import DataError, ModelError, OchatError, require
 from ochat.files import file_sha256, hold, make_folder, write_json
 from ochat.hub import model_folder
-from ochat.registry import ModelType, model_type
+from ochat.registry import ModelType, load_template, model_type
+from ochat.training.card import DATA_FILE, CardFacts, card_text
 from ochat.training.checkpoint_texts import checkpoint_texts
-from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, Options
+from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, LOG_FILE, Options
+from ochat.training.plan_report import normaliser_bias
+from ochat.training.read_log import last_evaluation, read_log
+from ochat.training.trackers import check_tracker
 
-# What may differ between a run and its continuation without changing the result; the data set's hash stands for its place.
-_FREE = {"output", "save_minutes", "data"}
+# What may differ between a run and its continuation, since the steps don't depend on it; the data set's hash stands for its
+# place.
+_FREE = {"data", "output", "packs_per_forward", "loss_kernel", "gradient_checkpointing", "compile", "fsdp"}
+_FREE |= {"save_minutes", "eval_steps", "track", "dry_run", "plan", "ranks"}
+_ROWS_LOOKED_AT = 1000
 
 
 def run_config(options: Options, kind: ModelType) -> dict[str, object]:
@@ -54,38 +64,129 @@ def check_tokenizer(folder: Path, dataset: Dataset) -> None:
         )
 
 
+def check_end_of_turn(dataset: Dataset, end_of_turn: int) -> None:
+    """Raise DataError where no row teaches the model to end its turn: it would talk on until its limit."""
+    for number in range(min(len(dataset), _ROWS_LOOKED_AT)):
+        ids, lengths, weights = dataset.row(number)
+        if (ids[1:][np.repeat(weights, lengths)[1:] > 0] == end_of_turn).any():
+            return
+    raise DataError(
+        f"In the first {_ROWS_LOOKED_AT:,} rows no end of turn is learned, so the model would never stop. Are all rows cut? Run "
+        "`ochat data tokenize` with a larger --max-tokens."
+    )
+
+
+def check_ranks(options: Options, count: int) -> None:
+    """Raise OchatError where a step has fewer packs than there are processes."""
+    n_packs = options.batch_tokens // options.tokens_per_pack
+    if n_packs < count:
+        raise OchatError(
+            f"A step has {n_packs} packs for {count} processes. Give --pack-tokens {max(1, options.batch_tokens // count)} or less, or "
+            "a larger --batch-tokens."
+        )
+
+
+def card_facts(options: Options, dataset: Dataset, config: dict[str, object]) -> CardFacts:
+    """What the model card of this run's result says."""
+    is_local = Path(options.model).expanduser().is_dir()
+    log = read_log(options.output / LOG_FILE)
+    return CardFacts(
+        base_model=options.model,
+        base_is_local=is_local,
+        is_adapter=bool(options.lora_rank),
+        data=dataset.meta,
+        settings=config,
+        last_evaluation=last_evaluation(log),
+    )
+
+
 def main(options: Options) -> None:
     require("torch", "train", "Training")
     require("transformers", "train", "Training")
     kind = model_type(read_meta(options.data)["model_type"])
-    make_folder(options.output)
-    with hold(options.output):
+    check_tracker(options.track)
+    is_first = os.environ.get("RANK", "0") == "0"
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    check_ranks(options, options.ranks or count)
+    with ExitStack() as stack:
         config = run_config(options, kind)
-        check_same_run(options.output, config)
+        if not options.dry_run:
+            make_folder(options.output)
+            if is_first:
+                stack.enter_context(hold(options.output))
+        if options.output.is_dir():
+            check_same_run(options.output, config)
         final = options.output / FINAL_FOLDER
-        if final.is_dir():
+        if final.is_dir() and not options.dry_run:
             print(f"This run is finished: {final}")
             return
         dataset = Dataset(options.data)
-        pack_tokens = options.pack_tokens or options.batch_tokens
         steps = plan(
             dataset.lengths,
             epochs=options.epochs,
             batch_tokens=options.batch_tokens,
-            pack_tokens=pack_tokens,
+            pack_tokens=options.tokens_per_pack,
             seed=options.seed,
         )
-        n_long = sum(length > pack_tokens for length in dataset.lengths)
-        if n_long:
-            print(f"{n_long:,} rows are longer than {pack_tokens:,} tokens; each is a forward of its own.")
+        if is_first:
+            tell(options, dataset, steps)
         folder = model_folder(options.model)
         check_tokenizer(folder, dataset)
         checkpoint_texts(folder, kind)  # what can't be saved is found out now
-        write_json(options.output / CONFIG_FILE, config)
+        check_end_of_turn(dataset, load_template(kind, folder).end_of_turn)
+        if is_first and not options.dry_run:
+            write_json(options.output / CONFIG_FILE, config)
+            write_json(options.output / DATA_FILE, dataset.meta)
         # Threads that spin while they wait take the cores from each other when another job runs too. Read when torch loads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        print("Loading the model …", flush=True)
-        from ochat.training.loop import train  # torch and transformers take seconds to load: after checks that need neither
+        if is_first:
+            print("Loading the model …", flush=True)
+        run(options, kind, dataset, steps, config)
+        if is_first and not options.dry_run:
+            print(f"Trained {'adapter' if options.lora_rank else 'model'}: {final}")
 
-        train(options, kind, dataset, steps)
-        print(f"Trained model: {final}")
+
+def run(options: Options, kind: ModelType, dataset: Dataset, steps: Plan, config: dict[str, object]) -> None:
+    """The part that needs torch, which takes seconds to load: after checks that need none."""
+    import torch
+
+    from ochat.training.dry_run import dry_run
+    from ochat.training.loop import train
+    from ochat.training.ranks import join_ranks, leave_ranks
+
+    ranks = join_ranks()
+    template = load_template(kind, model_folder(options.model))
+    try:
+        if options.dry_run:
+            dry_run(options, kind, template, dataset, steps, ranks)
+        else:
+            train(
+                options,
+                kind,
+                dataset,
+                steps,
+                ranks,
+                config,
+                card=lambda: card_text(kind, template, card_facts(options, dataset, config)),
+            )
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        from ochat.training.cost import memory_there
+        from ochat.training.trainer import out_of_memory
+
+        raise ModelError(out_of_memory(options, {}, memory_there(ranks.device))) from error
+    finally:
+        leave_ranks()
+
+
+def tell(options: Options, dataset: Dataset, steps: Plan) -> None:
+    """Print what the plan makes of the data, where that may surprise."""
+    n_long = int((dataset.lengths > options.tokens_per_pack).sum())
+    if n_long:
+        print(
+            f"{n_long:,} rows are longer than {options.tokens_per_pack:,} tokens, up to {int(dataset.lengths.max()):,}; each is a pack "
+            "of its own, and takes more memory."
+        )
+    if options.normalise == "step":
+        print(normaliser_bias(options, dataset, steps))

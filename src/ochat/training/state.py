@@ -1,0 +1,124 @@
+"""A run's saved state: a folder for a step, written aside and renamed, from which the run goes on with any number of ranks.
+
+Each rank writes what it holds: the whole state where every rank has it all (rank 0 alone writes then), its slice along the
+first axis where the weights are sharded. Two states are kept, so that a torn one costs some minutes and not the run."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
+
+from ochat.errors import ModelError
+from ochat.training.optimizer import MasterAdamW
+from ochat.training.ranks import Ranks
+
+Pieces = dict[str, list[Any]]  # the open files that hold a tensor's slices: safetensors gives them no types
+
+
+def save_state(folder: Path, n_done: int, optimizer: MasterAdamW, ranks: Ranks) -> None:
+    """Write the state after `n_done` steps to FOLDER/state-STEP and drop the states before the last two.
+
+    Raises ModelError where it can't be written; older states stay."""
+    part, target = folder / f".state-{n_done:08}.part", folder / f"state-{n_done:08}"
+    if ranks.is_first:
+        for old in _states(folder)[1:]:
+            shutil.rmtree(old)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # one that was found torn
+        part.mkdir()
+    ranks.wait()
+    tensors = {
+        key: (value.to_local() if isinstance(value, DTensor) else value).contiguous()
+        for key, value in optimizer.state_dict().items()
+        if ranks.is_first or isinstance(value, DTensor)
+    }
+    failure = ""
+    if tensors:
+        try:
+            file = part / f"rank-{ranks.rank:05}.safetensors"
+            save_file(tensors, file)
+            _to_disk(file)
+        except (OSError, SafetensorError) as error:
+            failure = str(error)
+    if not ranks.all_true(not failure):
+        if ranks.is_first:
+            shutil.rmtree(part, ignore_errors=True)
+        size = sum(value.nbytes for value in tensors.values()) / 1e9
+        raise ModelError(
+            f"{folder}: the state after step {n_done} can't be written ({failure or 'by another rank'}); it takes {size:.1f} GB a "
+            "rank. Make room and repeat the command: it goes on from the state before."
+        )
+    if ranks.is_first:
+        part.rename(target)
+        _to_disk(folder)
+    ranks.wait()
+
+
+def restore(folder: Path, optimizer: MasterAdamW, say: Callable[[str], None]) -> int:
+    """Load the newest whole state, if there is one; returns the number of steps that are done."""
+    torn: list[Path] = []
+    for path in _states(folder):
+        try:
+            with ExitStack() as stack:
+                files = [
+                    stack.enter_context(safe_open(file, framework="pt")) for file in sorted(path.glob("rank-*.safetensors"))
+                ]
+                pieces: Pieces = {}
+                for file in files:
+                    for key in file.keys():  # noqa: SIM118 (the file itself can't be iterated over)
+                        pieces.setdefault(key, []).append(file)
+                _check(pieces, optimizer)
+
+                def read(key: str, pieces: Pieces = pieces) -> torch.Tensor:
+                    parts = [file.get_tensor(key) for file in pieces[key]]
+                    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+                optimizer.load(pieces, read)
+            for newer in torn:  # else the next save would keep it and drop this one
+                shutil.rmtree(newer, ignore_errors=True)
+            return int(path.name.removeprefix("state-"))
+        except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+            torn.append(path)
+            say(f"{path} isn't whole ({error}); going back to what was before it.")
+    if torn:
+        raise ModelError(f"No state in {folder} is whole. Remove {folder} to start the run anew.")
+    return 0
+
+
+def _check(pieces: Pieces, optimizer: MasterAdamW) -> None:
+    """Raise ValueError where a tensor is missing or has another shape than the run's, before anything is loaded."""
+    missing = {f"{kind}:{name}" for name in optimizer.masters for kind in ("master", "step")} - set(pieces)
+    if missing:
+        raise ValueError(f"it lacks {len(missing)} tensors, {min(missing)} the first")
+    for name, master in optimizer.masters.items():
+        shapes = [file.get_slice(f"master:{name}").get_shape() for file in pieces[f"master:{name}"]]
+        rows = sum(shape[0] for shape in shapes) if shapes[0] else 0
+        if [rows, *shapes[0][1:]][: master.dim()] != list(master.shape):
+            raise ValueError(f"{name} has another shape than the model's, {list(master.shape)}")
+
+
+def remove_states(folder: Path) -> None:
+    """Drop all states, when the run is finished."""
+    for path in (*folder.glob("state-*"), *folder.glob(".state-*.part")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _states(folder: Path) -> list[Path]:
+    """The states of a run folder, the newest first."""
+    return sorted((path for path in folder.glob("state-*") if path.is_dir()), reverse=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's or folder's content is on the disk: a rename may be there before it."""
+    handle = os.open(path, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some file systems can't
+        os.fsync(handle)
+    os.close(handle)
