@@ -1,15 +1,18 @@
 """LoRA on the same loop: only the adapters are trained and saved, and merged they are the model that was trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ochat.data.dataset import Dataset
 from ochat.data.packing import plan
+from ochat.errors import ModelError
 from ochat.model import merge
+from ochat.tokenizer import load_tokenizer
 from ochat.training.checkpoint import load_model
 from ochat.training.config import Options
 from ochat.training.ranks import Ranks
@@ -67,3 +70,27 @@ def test_adapters_start_the_same_for_the_same_seed(tmp_path: Path, base: Path, d
         finals.append(load_file(tmp_path / name / "final" / "adapter_model.safetensors"))
     assert finals[0]
     assert all(torch.equal(value, finals[1][name]) for name, value in finals[0].items())
+
+
+def test_a_base_whose_end_of_turn_was_never_trained_is_refused(tmp_path: Path, base: Path, dataset: Path) -> None:
+    """As after `ochat model add-tokens`, which gives new tokens one embedding."""
+    shutil.copytree(base, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    control = load_tokenizer(base).control_tokens
+    tensors["lm_head.weight"][control["<|im_end|>"]] = tensors["lm_head.weight"][control["<|im_start|>"]]
+    save_file(tensors, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="end of turn was never trained"):
+        main(options(tmp_path / "base", dataset, tmp_path / "run"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "more", [{"quantize": "nf4"}, {"optimizer": "adamw_8bit"}, {"lora_rank": 0, "optimizer": "adamw_8bit"}]
+)
+def test_four_bit_weights_and_eight_bit_moments_learn_too(
+    tmp_path: Path, base: Path, dataset: Path, more: dict[str, object]
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="pip install -e '.[bitsandbytes]'")
+    main(options(base, dataset, tmp_path / "run", **{"dtype": "bfloat16", **more}))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[1]["loss"] - 0.5

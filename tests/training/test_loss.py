@@ -92,7 +92,7 @@ def test_in_bfloat16_the_gradient_of_the_head_is_rounded_once() -> None:
     assert errors[4] < 1.05 * errors[1000]
 
 
-def test_weights_stay_exact_in_bfloat16_and_the_check_of_kernels_sees_those_that_do_not() -> None:
+def test_classes_keep_their_weights_in_bfloat16_and_the_check_of_kernels_sees_where_not() -> None:
     def rounded(h: torch.Tensor, w: torch.Tensor, b: None, labels: torch.Tensor, weights: torch.Tensor) -> TokenLosses:
         return naive_weighted_nll(h, w, b, labels, weights.bfloat16().float())
 
@@ -100,7 +100,8 @@ def test_weights_stay_exact_in_bfloat16_and_the_check_of_kernels_sees_those_that
         return naive_weighted_nll(h, w, b, labels, weights[:1].expand(len(weights)))  # as Liger before 0.8.2
 
     assert weight_error(weighted_linear_nll, CPU, torch.float32) < 1e-6
-    assert weight_error(weighted_linear_nll, CPU, torch.bfloat16) < 2e-4
+    ours, plain = (weight_error(kernel, CPU, torch.bfloat16) for kernel in (weighted_linear_nll, naive_weighted_nll))
+    assert ours < 5e-4 < plain  # the plain formula rounds w · (p - 1), which is about -w for every unlikely token
     assert weight_error(rounded, CPU, torch.bfloat16) == pytest.approx(float(torch.tensor(0.3).bfloat16()) / 0.3 - 1, rel=0.5)
     assert weight_error(first_only, CPU, torch.bfloat16) > 1
 

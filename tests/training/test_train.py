@@ -346,3 +346,12 @@ def test_warmup_floor_decay_and_clipping_do_what_they_say(tmp_path: Path, base: 
     start = load_file(base / "model.safetensors")
     moved = {name: sum(float((v - start[k]).abs().sum()) for k, v in weights(tmp_path / name).items()) for name in finals}
     assert moved["clipped"] < moved["default"]
+
+
+def test_a_run_that_cannot_fit_says_so_before_its_first_step(
+    tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ochat.training.trainer.memory_there", lambda _: 1000)
+    with pytest.raises(ModelError, match=r"doesn't fit into 0\.0 GB: .*gradients.*--gradient-checkpointing, --pack-tokens 256"):
+        main(Options(str(base), dataset, tmp_path / "run", batch_tokens=512))
+    assert not (tmp_path / "run" / "log.jsonl").exists()

@@ -148,8 +148,6 @@ def main(options: Options) -> None:
 
 def run(options: Options, kind: ModelType, dataset: Dataset, steps: Plan, config: dict[str, object]) -> None:
     """The part that needs torch, which takes seconds to load: after checks that need none."""
-    import torch
-
     from ochat.training.dry_run import dry_run
     from ochat.training.loop import train
     from ochat.training.ranks import join_ranks, leave_ranks
@@ -169,13 +167,6 @@ def run(options: Options, kind: ModelType, dataset: Dataset, steps: Plan, config
                 config,
                 card=lambda: card_text(kind, template, card_facts(options, dataset, config)),
             )
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        from ochat.training.cost import memory_there
-        from ochat.training.trainer import out_of_memory
-
-        raise ModelError(out_of_memory(options, {}, memory_there(ranks.device))) from error
     finally:
         leave_ranks()
 

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from ochat.data.dataset import Array, Dataset
 from ochat.data.packing import Plan, assign_ranks, pack
 from ochat.errors import ModelError, require
+from ochat.hub import model_folder
+from ochat.registry import load_template, model_type
 from ochat.training import attention
 from ochat.training.batch import Batch, dataset_batch
 from ochat.training.checkpoint import load_model
@@ -92,7 +94,15 @@ class Trainer:
     def gradients(self, step: int) -> Totals:
         """Forward and backward of a step; leaves its gradient with the optimizer and returns the sums over all ranks.
 
-        Raises ModelError, naming rows, where a loss isn't a number."""
+        Raises ModelError where a loss isn't a number, naming rows, and where the memory is full, with advice."""
+        try:
+            return self._gradients(step)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise ModelError(out_of_memory(self.options, self.standing, memory_there(self.ranks.device))) from error
+
+    def _gradients(self, step: int) -> Totals:
         totals = Totals.none(len(self.dataset.class_names), self.ranks.device)
         done: list[tuple[Array, Batch, TokenLosses]] = []
         for rows in self.forwards(step):
@@ -133,8 +143,9 @@ def _rows_without_loss(rows: Array, batch: Batch, losses: TokenLosses) -> list[i
 
 
 def out_of_memory(options: Options, standing: dict[str, int], there: int) -> str:
-    """What to do where a run doesn't fit a memory of so many bytes."""
+    """What to do where a run doesn't fit a memory of so many bytes, beside what stands in it all the time by what for."""
     parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in standing.items() if size)
+    total = f"{sum(standing.values()) / 1e9:.1f} GB"
     advice = []
     if not options.gradient_checkpointing:
         advice.append("--gradient-checkpointing")
@@ -145,8 +156,8 @@ def out_of_memory(options: Options, standing: dict[str, int], there: int) -> str
         advice.append("--lora-rank 16")
         advice.append("--fsdp under torchrun with more devices")
     return (
-        f"The run doesn't fit: {sum(standing.values()) / 1e9:.1f} GB stand all the time ({parts}), activations come on top, and "
-        f"there are {there / 1e9:.1f} GB. Try, the mildest first: {', '.join(advice)}."
+        f"The run doesn't fit into {there / 1e9:.1f} GB: {total} stand there all the time ({parts}), and activations come on top. Try, "
+        f"the mildest first: {', '.join(advice)}."
     )
 
 
@@ -165,12 +176,25 @@ def prepare_model(options: Options, dataset: Dataset, dtype: torch.dtype) -> Pre
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
     check_model(model, int(dataset.lengths.max()))
+    if options.lora_rank:
+        check_end_of_turn_is_known(model, options, dataset)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.compile:
         for layer in model.get_decoder().layers:
             layer.compile(dynamic=True)
     return model
+
+
+def check_end_of_turn_is_known(model: PreTrainedModel, options: Options, dataset: Dataset) -> None:
+    """Raise ModelError where the end of turn has the embedding of another token: adapters can't tell the two apart."""
+    end = load_template(model_type(dataset.meta["model_type"]), model_folder(options.model)).end_of_turn
+    rows = model.get_output_embeddings().weight
+    if int((rows == rows[end]).all(dim=1).sum()) > 1:
+        raise ModelError(
+            "The model's end of turn was never trained: it has the embedding of another token, and LoRA trains no embeddings, so "
+            "replies would not end. Train all weights, without --lora-rank, or choose a base that knows its model type's tokens."
+        )
 
 
 def adapted(model: PreTrainedModel, options: Options) -> torch.nn.Module:
