@@ -50,6 +50,10 @@ def load_model(name: str, dtype: torch.dtype, attention: str = "sdpa", *, quanti
     try:
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, KeyError) and attention in error.args:  # Falcon's alibi, for one, looks its own up
+            raise ModelError(
+                f"{folder} doesn't take another attention, so packed rows can't be kept apart. Choose another model."
+            ) from error
         raise ModelError(
             f"{folder} can't be loaded ({str(error).splitlines()[0]}). Check that its download is whole."
         ) from error
