@@ -38,6 +38,7 @@ def _find_varlen() -> tuple[Callable[..., Any], frozenset[str]] | None:
 
 
 _VARLEN = _find_varlen()
+_BLOCK, _MOST_IN_BLOCKS = 128, 1024  # tokens
 
 
 class RowLengths:
@@ -133,8 +134,32 @@ def _varlen(
 def _row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, scaling: float | None) -> torch.Tensor:
     """One row through torch's fused attention. q [1, heads, n, d], k and v [1, kv heads, n, d] -> [1, heads, n, d]."""
     n = q.shape[2]
+    if not q.is_cuda and q.dtype == torch.bfloat16 and n <= _MOST_IN_BLOCKS:
+        return _in_blocks(q, k, v, window, scaling)
     mask = _visible(n, window, q.device) if window is not None and window < n else None
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
+
+
+def _in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, scaling: float | None) -> torch.Tensor:
+    """One row as plain products, a block of queries with the keys that it may see at a time. Shapes as of `_row`.
+
+    On a CPU in bfloat16 it takes half the time of torch's fused kernel; the probabilities are kept for the backward pass, n² / 2
+    a head, so long rows go the other way."""
+    heads, n, size = q.shape[1:]
+    groups = k.shape[1]
+    q = q * (size**-0.5 if scaling is None else scaling)
+    outputs = []
+    for start in range(0, n, _BLOCK):
+        end = min(n, start + _BLOCK)
+        first = 0 if window is None else max(0, start - window + 1)
+        # The query heads that share a key head as more queries of it.
+        scores = q[:, :, start:end].reshape(1, groups, -1, size) @ k[:, :, first:end].transpose(2, 3)
+        distance = torch.arange(start, end)[:, None] - torch.arange(first, end)
+        hidden = (distance < 0) | (distance >= (n if window is None else window))
+        by_head = scores.view(1, heads, end - start, end - first)
+        p = by_head.masked_fill_(hidden, -torch.inf).softmax(-1).view_as(scores)
+        outputs.append((p @ v[:, :, first:end]).view(1, heads, end - start, -1))
+    return torch.cat(outputs, dim=2)
 
 
 def _capped(
