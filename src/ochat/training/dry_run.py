@@ -23,7 +23,7 @@ from ochat.training.plan_report import plan_lines, plan_summary
 from ochat.training.ranks import Ranks
 from ochat.training.trainer import Trainer
 
-N_TIMED_STEPS = 4
+N_TIMED_STEPS = 6
 N_SHOWN_ROWS = 3
 
 
@@ -69,15 +69,14 @@ def predict(trainer: Trainer, heldout: Heldout) -> Prediction:
     options, flops = trainer.options, trainer.step_flops
     heaviest = int(np.argmax(flops))
     others = np.linspace(0, len(flops) - 1, N_TIMED_STEPS + 2)[1:-1].astype(int).tolist()
-    seconds = 0.0
-    for number, step in enumerate([heaviest, *others]):  # the first one warms up, and needs the most memory
+    rates = []
+    for step in (heaviest, *others):  # the first one warms up, and needs the most memory
         started = time.monotonic()
         trainer.gradients(step)
         trainer.optimizer.gradient_norm()
         trainer.optimizer.step(0.0)
-        seconds += (time.monotonic() - started) * (number > 0)
-    per_flop = seconds / float(flops[others].sum())
-    in_steps = per_flop * float(flops.sum())
+        rates.append((time.monotonic() - started) / float(flops[step]))
+    in_steps = float(np.median(rates[1:])) * float(flops.sum())  # the median: other work may slow one of them
     n_tokens = int(trainer.plan.sums(trainer.dataset.lengths).sum())
     n_measurements = 1 + (len(flops) // options.eval_steps if options.eval_steps else int(trainer.plan.epoch_ends.sum()))
     in_heldout = n_measurements * len(heldout) * in_steps / n_tokens / 3  # a forward is a third of a step
