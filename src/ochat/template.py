@@ -4,6 +4,7 @@ Training and serving call the same function here, so what the model is asked is 
 (role prefixes, end of turn) and text are encoded apart, so what a person writes stays text (invariant 2). The Jinja template
 that other tools read is generated from the same fields; it can't protect against control tokens in text."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,6 +142,10 @@ class ConversationTemplate:
             opened = (*conversation.items, Message(role="assistant", content=""))
             conversation = conversation.model_copy(update={"items": opened})
         return self.tokens_and_weights(conversation, inference=True)[0]
+
+    def sha256(self) -> str:
+        """Of the template's text, so that data can tell which one it was made with."""
+        return hashlib.sha256(self.jinja().encode()).hexdigest()
 
     def jinja(self) -> str:
         """A Jinja chat template that gives the same ids for text without control tokens and outer blanks. Takes `condition`."""

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ochat.errors import ModelError
 from ochat.training import attention, model_check
-from ochat.training.model_check import check_model
+from ochat.training.model_check import check_draws_nothing, check_model
 
 MLA = {name: value for name, value in SHAPE.items() if name != "head_dim"} | {"num_key_value_heads": 4}
 MLA |= {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
@@ -67,7 +67,7 @@ DTYPES = [torch.float32, torch.bfloat16]
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", GOOD)
 def test_models_that_packed_rows_can_train_pass(name: str, dtype: torch.dtype) -> None:
-    check_model(decoder(GOOD[name], attention.NAME).to(dtype), max_tokens=4096)
+    check_model(decoder(GOOD[name], attention.NAME).to(dtype), max_tokens=2048)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of some models' own
@@ -171,3 +171,13 @@ def test_a_model_with_adapters_is_checked_with_them() -> None:
     model = get_peft_model(decoder(CONFIGS["llama"], attention.NAME), lora).train()
     check_model(model)
     assert model.training
+
+
+def test_a_model_that_draws_random_numbers_in_training_is_refused() -> None:
+    config = LlamaConfig(**SHAPE)
+    model = decoder(config, attention.NAME)
+    check_draws_nothing(model)
+    mlp = model.model.layers[0].mlp
+    mlp.register_forward_hook(lambda module, _, out: out + module.training * torch.rand_like(out))
+    with pytest.raises(ModelError, match="draws random numbers"):
+        check_draws_nothing(model)

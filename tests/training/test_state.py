@@ -13,7 +13,8 @@ from ochat.errors import ModelError
 from ochat.training import state
 from ochat.training.optimizer import MasterAdamW
 from ochat.training.ranks import Ranks
-from ochat.training.state import remove_states, restore, save_state
+from ochat.training.run_folder import remove_states
+from ochat.training.state import checksum, restore, save_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -72,7 +73,13 @@ def garble(path: Path) -> None:
     path.write_bytes(b"\0" * 300)
 
 
-@pytest.mark.parametrize("tear", [cut, lose, garble])
+def blank(path: Path) -> None:
+    """Of the right length, with its end never written."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-60] + b"\0" * 60)
+
+
+@pytest.mark.parametrize("tear", [cut, lose, garble, blank])
 def test_a_torn_state_falls_back_on_the_one_before(tmp_path: Path, tear: Callable[[Path], None]) -> None:
     for step in (1, 2):
         save_state(tmp_path, step, trained(step), ALONE)
@@ -82,7 +89,17 @@ def test_a_torn_state_falls_back_on_the_one_before(tmp_path: Path, tear: Callabl
     assert restore(tmp_path, other, told.append) == 1
     assert "state-00000002 isn't whole" in told[0]
     assert all(torch.equal(master, other.masters[name]) for name, master in trained(1).masters.items())
-    assert states(tmp_path) == ["state-00000001"]  # so that the next save doesn't keep the torn one and drop this
+    remove_states(tmp_path, after=1)  # as the run does, so that the next save doesn't keep the torn one and drop this
+    assert states(tmp_path) == ["state-00000001"]
+
+
+def test_a_folder_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state-backup").mkdir()
+    for step in (1, 2, 3):
+        save_state(tmp_path, step, trained(step), ALONE)
+    assert restore(tmp_path, trained(0), print) == 3
+    remove_states(tmp_path)
+    assert states(tmp_path) == ["state-backup"]
 
 
 def test_where_no_state_is_whole_the_run_stops(tmp_path: Path) -> None:
@@ -103,7 +120,7 @@ def test_a_state_of_another_model_is_not_taken(tmp_path: Path) -> None:
 def test_a_full_disk_loses_no_older_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_state(tmp_path, 1, trained(1), ALONE)
 
-    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -131,7 +148,8 @@ def test_slices_of_several_ranks_are_joined(tmp_path: Path) -> None:
     for rank in range(2):
         part = {key: value.chunk(2)[rank].contiguous() for key, value in whole.items() if value.dim()}
         part |= {key: value for key, value in whole.items() if not value.dim() and rank == 0}
-        save_file(part, path.with_name(f"rank-{rank:05}.safetensors"))
+        crc = {"crc32": str(checksum(part.__getitem__, part))}
+        save_file(part, path.with_name(f"rank-{rank:05}.safetensors"), crc)
     other = trained(0)
     assert restore(tmp_path, other, print) == 4
     assert all(torch.equal(master, other.masters[name]) for name, master in trained(4).masters.items())

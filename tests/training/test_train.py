@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -57,7 +58,7 @@ def same_run(first: Path, second: Path) -> None:
 
 def test_training_learns_and_logs_a_line_a_step(tmp_path: Path, base: Path, dataset: Path) -> None:
     run = tmp_path / "run"
-    main(Options(str(base), dataset, run, epochs=8, lr=1e-2, batch_tokens=512))
+    main(Options(str(base), dataset, run, epochs=8, lr=1e-2, batch_tokens=512, save_minutes=0.0))
     lines = log(run)
     assert [line["step"] for line in lines] == list(range(len(lines)))
     assert lines[-1]["loss"] < 0.5 * lines[1]["loss"]
@@ -205,9 +206,10 @@ def test_the_counterfactual_loss_shows_that_the_condition_was_learned(tmp_path: 
 
 
 def test_eval_steps_says_when_held_out_rows_are_measured(tmp_path: Path, base: Path, dataset: Path) -> None:
-    main(Options(str(base), dataset, tmp_path / "run", epochs=3, lr=1e-3, batch_tokens=256, eval_steps=4))
-    lines = log(tmp_path / "run")
-    assert [line["step"] for line in lines if "heldout" in line] == [*range(0, len(lines) - 1, 4), len(lines) - 1]
+    main(Options(str(base), dataset, tmp_path / "run", epochs=3, lr=1e-3, batch_tokens=256, eval_steps=5))
+    n_steps = len(log(tmp_path / "run")) - 1
+    assert n_steps % 5  # so that the last step's measurement is another rule's
+    assert [line["step"] for line in log(tmp_path / "run") if "heldout" in line] == [*range(0, n_steps, 5), n_steps]
 
 
 @pytest.mark.parametrize(("normalise", "per_sequence"), [("run", False), ("step", False), ("run", True)])
@@ -271,7 +273,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     with_digit = [n for n in range(len(rows)) if of_digit in rows.row(n)[0]]
     assert 0 < len(with_digit) < len(rows)
-    monkeypatch.setattr("ochat.training.trainer.check_model", lambda *_: None)  # it would refuse the broken model first
+    for check in ("check_model", "check_draws_nothing"):  # they would refuse the broken model first
+        monkeypatch.setattr(f"ochat.training.trainer.{check}", lambda *_: None)
     with pytest.raises(ModelError, match=r"Step \d+: the loss isn't a number; row (\d+)") as error:
         main(Options(str(broken), dataset, tmp_path / "run", lr=1e-3, batch_tokens=512))
     named = re.search(r"row ([\d, ]+) of", str(error.value))
@@ -355,3 +358,106 @@ def test_a_run_that_cannot_fit_says_so_before_its_first_step(
     with pytest.raises(ModelError, match=r"doesn't fit into 0\.0 GB: .*gradients.*--gradient-checkpointing, --pack-tokens 256"):
         main(Options(str(base), dataset, tmp_path / "run", batch_tokens=512))
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_data_for_another_model_type_is_refused(tmp_path: Path, base: Path, dataset: Path) -> None:
+    items = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 1.0}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"items": items}) + "\n")
+    tokenize.main(tokenize.Options((tmp_path / "rows.jsonl",), str(base), tmp_path / "data", model_type="chatml_8192"))
+    with pytest.raises(ModelError, match=r"tokenized for chatml_8192, and .* is of the type openchat_smollm2"):
+        main(Options(str(base), tmp_path / "data", tmp_path / "run"))
+
+
+def changed_meta(dataset: Path, folder: Path, **changes: object) -> Path:
+    shutil.copytree(dataset, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | changes))
+    return folder
+
+
+def test_data_of_another_template_is_refused(tmp_path: Path, base: Path, dataset: Path) -> None:
+    data = changed_meta(dataset, tmp_path / "data", template_sha256="0" * 64)
+    with pytest.raises(DataError, match="another template of openchat_smollm2"):
+        main(Options(str(base), data, tmp_path / "run"))
+
+
+def test_a_data_set_that_lost_rows_is_refused(tmp_path: Path, base: Path, dataset: Path) -> None:
+    data = changed_meta(dataset, tmp_path / "data", train_rows=1000)
+    with pytest.raises(DataError, match=r"its meta\.json says 1,000"):
+        main(Options(str(base), data, tmp_path / "run"))
+
+
+def test_rows_over_the_models_context_are_refused(tmp_path: Path, base: Path) -> None:
+    items = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b" * 600, "weight": 1.0}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"items": items, "condition": "GPT3"}) + "\n")
+    tokenize.main(tokenize.Options((tmp_path / "rows.jsonl",), str(base), tmp_path / "data"))
+    with pytest.raises(ModelError, match=r"rows of up to 512 tokens.*--max-tokens 512"):
+        main(Options(str(base), tmp_path / "data", tmp_path / "run", batch_tokens=1024))
+
+
+def test_a_run_is_not_continued_with_other_data(tmp_path: Path, base: Path, dataset: Path) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))
+    data = changed_meta(dataset, tmp_path / "data", max_tokens=17)
+    with pytest.raises(OchatError, match="data_sha256"):
+        main(Options(str(base), data, tmp_path / "run", lr=1e-3))
+
+
+def test_a_run_of_which_nothing_is_kept_may_be_tried_with_other_settings(tmp_path: Path, base: Path, dataset: Path) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))
+    shutil.rmtree(tmp_path / "run" / "final")  # as if killed before its first state
+    main(Options(str(base), dataset, tmp_path / "run", lr=2e-3))
+    assert max(line["lr"] for line in log(tmp_path / "run")[1:]) == pytest.approx(2e-3)
+    assert [line["step"] for line in log(tmp_path / "run")] == list(range(len(log(tmp_path / "run"))))
+
+
+def test_a_log_torn_within_a_letter_is_no_obstacle(tmp_path: Path, base: Path, dataset: Path) -> None:
+    run = tmp_path / "run"
+    main(Options(str(base), dataset, run, lr=1e-3, batch_tokens=256))
+    whole = log(run)
+    shutil.rmtree(run / "final")
+    with (run / "log.jsonl").open("ab") as file:
+        file.write('{"step": 99, "classes": {"専'.encode()[:-1])
+    main(Options(str(base), dataset, run, lr=1e-3, batch_tokens=256))
+    assert [without_speed(line) for line in log(run)] == [without_speed(line) for line in whole]
+
+
+def test_random_draws_of_a_model_are_off(tmp_path: Path, base: Path, dataset: Path) -> None:
+    """Starcoder 2 has dropout in places of its own; packs per forward would draw it otherwise."""
+    from transformers import AutoModelForCausalLM, Starcoder2Config
+
+    config = Starcoder2Config(
+        vocab_size=load_tokenizer(base).vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=None,
+        residual_dropout=0.3,
+        embedding_dropout=0.3,
+        attention_dropout=0.3,
+    )
+    torch.manual_seed(0)
+    save_checkpoint(AutoModelForCausalLM.from_config(config), base, model_type(KIND), tmp_path / "base")
+    sizes = {"epochs": 2, "lr": 1e-3, "batch_tokens": 512, "pack_tokens": 128, "dtype": "float32"}
+    for packs_per_forward in (1, 4):
+        run = tmp_path / str(packs_per_forward)
+        main(Options(str(tmp_path / "base"), dataset, run, packs_per_forward=packs_per_forward, **sizes))
+    same_run(tmp_path / "1", tmp_path / "4")
+
+
+def test_a_gradient_that_is_no_number_is_not_taken(
+    tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ochat.training.optimizer.MasterAdamW.gradient_norm", lambda _: math.nan)
+    with pytest.raises(ModelError, match=r"Step 1: the gradient's norm is nan.*--lr"):
+        main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))
+
+
+def test_a_state_left_by_a_run_that_was_killed_at_its_end_is_removed(tmp_path: Path, base: Path, dataset: Path) -> None:
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))
+    (tmp_path / "run" / "state-00000001").mkdir()
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))
+    assert not list(tmp_path.glob("run/state-*"))

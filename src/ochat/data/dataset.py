@@ -110,6 +110,9 @@ class Dataset:
             table = pa.concat_tables(pq.read_table(shard, schema=SCHEMA) for shard in shards)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{folder}: a shard can't be read ({error}). Run `ochat data tokenize` again.") from error
+        expected = self.meta.get(f"{split}_rows", len(table))
+        if len(table) != expected:
+            raise DataError(f"{folder} has {len(table):,} {split} rows, and its {META_FILE} says {expected:,}. Make it again.")
         # A column is some chunks, since one holds at most 2^31 ids; a row is a slice of its chunk's values.
         self._ids, self._run_lengths, self._run_weights = (
             [_values_and_offsets(chunk) for chunk in table[name].chunks] for name in ("input_ids", "run_lengths", "run_weights")

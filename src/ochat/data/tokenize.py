@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -155,11 +155,15 @@ class Counterfactuals:
         conditions = [condition for condition, _ in self.n_rows.most_common(COUNTERFACTUAL_CONDITIONS)]
         if len(conditions) < 2 or not self.rows:
             return conditions
-        for number, condition in enumerate(conditions):
-            asked = [row.model_copy(update={"condition": condition}) for row in self.rows]
+        asked = [[row.model_copy(update={"condition": condition}) for row in self.rows] for condition in conditions]
+        runs = [template.runs(rows) for rows in asked]
+        # A row that is cut under one condition and not under another would be another answer there.
+        longest = [max(sum(len(run.ids) for run in of_row) for of_row in under) for under in zip(*runs, strict=True)]
+        for number in range(len(conditions)):
             with SplitWriter(folder, counterfactual_split(number)) as writer:
-                for row, given, runs in zip(self.rows, asked, template.runs(asked), strict=True):
-                    writer.write([replace(token_row(given, runs, max_tokens), class_name=class_of(row))])
+                for row, of_row, n_tokens in zip(self.rows, runs[number], longest, strict=True):
+                    if n_tokens <= max_tokens:
+                        writer.write([token_row(row, of_row, max_tokens)])
         return conditions
 
 
@@ -210,6 +214,7 @@ def main(options: Options) -> None:
         "max_tokens": max_tokens,
         "heldout_share": options.heldout,
         "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
+        "template_sha256": template.sha256(),
         "sources": {str(path): file_sha256(path) for path in options.inputs},
     }
     if is_dataset(options.output) and made_from.items() <= read_meta(options.output).items():

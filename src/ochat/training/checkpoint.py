@@ -84,7 +84,10 @@ def save_checkpoint(
     ids = {f"{name}_token_id": getattr(model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
     model.generation_config = GenerationConfig(**ids)
     with new_folder(output) as part:
-        model.save_pretrained(part, **({"state_dict": weights} if weights else {}))
+        try:
+            model.save_pretrained(part, **({"state_dict": weights} if weights else {}))
+        except SafetensorError as error:
+            raise ModelError(f"{output} can't be written ({error}). Make room and repeat the command.") from error
         shutil.copyfile(source / "tokenizer.json", part / "tokenizer.json")
         for file in part.glob("*.safetensors"):  # written for the owner alone, but a server may be another user
             shutil.copymode(part / "tokenizer.json", file)

@@ -53,7 +53,8 @@ def dry_run(
     peak_learning_rate(options, kind, dataset, plan, ranks)
     ranks.say("\n" + packed_rows(dataset, plan, template, colour=sys.stdout.isatty()) + "\n")
     ranks.say(f"Running {N_TIMED_STEPS + 1} steps to time them; nothing is kept …")
-    prediction = predict(trainer, Heldout(options.data, dataset.meta))
+    with trainer.advising():
+        prediction = predict(trainer, Heldout(options.data, dataset.meta))
     ranks.say(
         f"{prediction.steps:,} steps at {prediction.tokens_per_second:,.0f} tokens/s take {duration(prediction.seconds)}, and loading "
         f"{duration(loading)}\n"
@@ -102,7 +103,12 @@ def packed_rows(dataset: Dataset, plan: Plan, template: ConversationTemplate, *,
         title = (
             f"row {row}, {len(ids):,} tokens, class {dataset.class_names[dataset.class_codes[row]] or '(none)'}, weight {told}:"
         )
-        text = coloured(template, ids.tolist(), np.repeat(weights, lengths).tolist(), colour)
+        if colour:
+            text = coloured(template, ids.tolist(), np.repeat(weights, lengths).tolist(), colour)
+        else:
+            ends = np.cumsum(lengths)
+            runs = zip(weights, ends - lengths, ends, strict=True)
+            text = "\n".join(f"{w:>8g}  {template.tokenizer.decode(ids[start:end].tolist())!r}" for w, start, end in runs)
         parts.append(f"{title}\n{text}")
     return "\n\n".join(parts)
 

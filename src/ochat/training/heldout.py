@@ -20,7 +20,7 @@ class Heldout:
         self._under = {
             condition: Dataset(data, counterfactual_split(number))
             for number, condition in enumerate(conditions)
-            if len(conditions) > 1
+            if any(data.glob(f"{counterfactual_split(number)}-*.parquet"))  # none for one condition, or where all rows were cut
         }
 
     def __bool__(self) -> bool:

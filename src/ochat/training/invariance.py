@@ -247,8 +247,8 @@ def _train(
     if where == "save":
         from safetensors.torch import save_file as save
 
-        def save_file(tensors: dict[str, Any], file: Path) -> None:
-            save(tensors, file)
+        def save_file(tensors: dict[str, Any], file: Path, metadata: dict[str, str]) -> None:
+            save(tensors, file, metadata)
             if f"{number:08}" in file.parent.name:
                 os.truncate(file, file.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from tqdm import tqdm
 
 from ochat.data.dataset import Dataset
@@ -23,7 +24,8 @@ from ochat.training.cost import memory_used, peak_flops
 from ochat.training.heldout import Heldout
 from ochat.training.optimizer import automatic_learning_rate, learning_rate
 from ochat.training.ranks import Ranks
-from ochat.training.state import remove_states, restore, save_state
+from ochat.training.run_folder import remove_states
+from ochat.training.state import restore, save_state
 from ochat.training.trackers import open_tracker
 from ochat.training.trainer import Totals, Trainer
 
@@ -38,16 +40,24 @@ def train(
     card: Callable[[], str],
 ) -> None:
     """Run the steps that are left, write RUN/final with the card, and remove the saved states."""
+    heldout = Heldout(options.data, dataset.meta)  # first: it reads files that may be broken
     trainer = Trainer(options, dataset, plan, ranks)
     n_done = restore(options.output, trainer.optimizer, ranks.say)
+    if not ranks.all_true(int(ranks.sum(torch.tensor(n_done, device=ranks.device))) == ranks.count * n_done):
+        raise ModelError(
+            f"The processes found different saved states in {options.output}, this one that of step {n_done}. Give a folder that "
+            "all of them share, and repeat."
+        )
+    if ranks.is_first:
+        remove_states(options.output, after=n_done)  # torn ones: the next save would keep one and drop this
     ranks.wait()
     peak = peak_learning_rate(options, kind, dataset, plan, ranks)
     ranks.say(f"{len(plan):,} steps of at most {options.batch_tokens:,} tokens on {ranks.count} x {ranks.device.type}")
     if n_done:
         ranks.say(f"Going on after step {n_done:,}")
-    heldout = Heldout(options.data, dataset.meta)
     progress = Progress(trainer, n_done)
     with ExitStack() as stack:
+        stack.enter_context(trainer.advising())
         log = Log(options, n_done, ranks, config, stack)
         if heldout and not n_done:
             log.write({"step": 0, "epoch": 0.0, **heldout.measure(trainer)})
@@ -60,7 +70,7 @@ def train(
                 disable=not ranks.is_first,
             )
         )
-        saved_at = time.monotonic()
+        saved_at, pause = time.monotonic(), 60 * options.save_minutes
         for step in range(n_done, len(plan)):
             started = time.monotonic()
             rate = learning_rate(step + 1, len(plan), peak, warmup=options.warmup, floor=options.lr_floor)
@@ -81,9 +91,12 @@ def train(
             bar.set_postfix_str(f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s", refresh=False)
             bar.update()
             # All ranks must agree on it, and their clocks may not.
-            if step + 1 < len(plan) and ranks.all_true(time.monotonic() - saved_at >= 60 * options.save_minutes):
+            if step + 1 < len(plan) and ranks.all_true(time.monotonic() - saved_at >= pause):
+                started = time.monotonic()
                 save_state(options.output, step + 1, trainer.optimizer, ranks)
                 saved_at = time.monotonic()
+                if pause:  # a large state on a slow disk takes at most a tenth of the time
+                    pause = max(pause, 10 * (saved_at - started))
     save_checkpoint(
         trainer.losses.model, model_folder(options.model), kind, options.output / FINAL_FOLDER, card=card, writes=ranks.is_first
     )
@@ -171,7 +184,8 @@ def rewind_log(path: Path, n_done: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").split("\n"):  # not splitlines: a class's name may hold its other separators
+    # Cut within a letter, perhaps. Not splitlines: a class's name may hold its other separators.
+    for text in path.read_bytes().decode("utf-8", errors="replace").split("\n"):
         try:
             step = json.loads(text)["step"]
         except (ValueError, KeyError, TypeError):

@@ -50,6 +50,24 @@ def check_model(model: PreTrainedModel, max_tokens: int | None = None) -> None:
         raise ModelError(f"{name} can't be run on packed rows ({cause}). {_REMEDY}") from error
 
 
+def check_draws_nothing(model: PreTrainedModel) -> None:
+    """Raise ModelError where a forward in training mode depends on the random state: another split of a step's packs would draw
+    otherwise, and so would a resumed run. `model` uses the trainer's attention, its dropout is off."""
+    with _as_found(model), torch.no_grad():
+        model.train()
+        ids = torch.arange(_ROW, device=model.device) + 4
+        dtype = max({p.dtype for p in model.parameters()} & _LEAK.keys(), key=lambda dtype: _LEAK[dtype])
+        drawn = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            drawn.append(_packed_logits(model, [ids]))
+    if not float(_difference(*drawn).max()) <= _LEAK[dtype]:
+        raise ModelError(
+            f"{type(model).__name__} draws random numbers while it trains, beside the dropout that the trainer turns off, so a run "
+            f"could not be repeated. {_REMEDY}"
+        )
+
+
 def _check_positions(name: str, config: PreTrainedConfig, max_tokens: int | None) -> None:
     """Refuse what would only show in rows longer than those we try."""
     if "chunked_attention" in (getattr(config, "layer_types", None) or []):
@@ -66,6 +84,12 @@ def _check_positions(name: str, config: PreTrainedConfig, max_tokens: int | None
                 f"{name} has '{kind}' rotary positions, which turn all rows of a pack differently once one is longer than {limit:,} "
                 f"tokens; rows here may have {max_tokens:,}. Tokenize with --max-tokens {limit}, or choose another model."
             )
+    context = getattr(config, "max_position_embeddings", None)
+    if max_tokens is not None and isinstance(context, int) and max_tokens > context:
+        raise ModelError(
+            f"{name} takes rows of up to {context:,} tokens, and the data has one of {max_tokens:,}. Run `ochat data tokenize` again with "
+            f"--max-tokens {context}."
+        )
 
 
 def _compare(name: str, model: PreTrainedModel, max_tokens: int | None) -> None:

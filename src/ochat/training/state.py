@@ -3,10 +3,11 @@
 Each rank writes what it holds: the whole state where every rank has it all (rank 0 alone writes then), its slice along the
 first axis where the weights are sharded. Two states are kept, so that a torn one costs some minutes and not the run."""
 
-import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,25 @@ from torch.distributed.tensor import DTensor
 from ochat.errors import ModelError
 from ochat.training.optimizer import MasterAdamW
 from ochat.training.ranks import Ranks
+from ochat.training.run_folder import n_done, states
 
 Pieces = dict[str, list[Any]]  # the open files that hold a tensor's slices: safetensors gives them no types
 
 
-def save_state(folder: Path, n_done: int, optimizer: MasterAdamW, ranks: Ranks) -> None:
-    """Write the state after `n_done` steps to FOLDER/state-STEP and drop the states before the last two.
+def save_state(folder: Path, step: int, optimizer: MasterAdamW, ranks: Ranks) -> None:
+    """Write the state after `step` steps to FOLDER/state-STEP and drop the states before the last two.
 
     Raises ModelError where it can't be written; older states stay."""
-    part, target = folder / f".state-{n_done:08}.part", folder / f"state-{n_done:08}"
+    part, target = folder / f".state-{step:08}.part", folder / f"state-{step:08}"
     if ranks.is_first:
-        for old in _states(folder)[1:]:
+        for old in states(folder)[1:]:
             shutil.rmtree(old)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)  # one that was found torn
         part.mkdir()
     ranks.wait()
     tensors = {
-        key: (value.to_local() if isinstance(value, DTensor) else value).contiguous()
+        key: (value.to_local() if isinstance(value, DTensor) else value).contiguous().cpu()
         for key, value in optimizer.state_dict().items()
         if ranks.is_first or isinstance(value, DTensor)
     }
@@ -44,7 +46,7 @@ def save_state(folder: Path, n_done: int, optimizer: MasterAdamW, ranks: Ranks) 
     if tensors:
         try:
             file = part / f"rank-{ranks.rank:05}.safetensors"
-            save_file(tensors, file)
+            save_file(tensors, file, {"crc32": str(checksum(tensors.__getitem__, tensors))})
             _to_disk(file)
         except (OSError, SafetensorError) as error:
             failure = str(error)
@@ -53,7 +55,7 @@ def save_state(folder: Path, n_done: int, optimizer: MasterAdamW, ranks: Ranks) 
             shutil.rmtree(part, ignore_errors=True)
         size = sum(value.nbytes for value in tensors.values()) / 1e9
         raise ModelError(
-            f"{folder}: the state after step {n_done} can't be written ({failure or 'by another rank'}); it takes {size:.1f} GB a "
+            f"{folder}: the state after step {step} can't be written ({failure or 'by another rank'}); it takes {size:.1f} GB a "
             "rank. Make room and repeat the command: it goes on from the state before."
         )
     if ranks.is_first:
@@ -63,9 +65,10 @@ def save_state(folder: Path, n_done: int, optimizer: MasterAdamW, ranks: Ranks) 
 
 
 def restore(folder: Path, optimizer: MasterAdamW, say: Callable[[str], None]) -> int:
-    """Load the newest whole state, if there is one; returns the number of steps that are done."""
+    """Load the newest whole state, if there is one; returns the number of steps that are done. Torn ones are left for the caller
+    to remove, when all ranks are done with them."""
     torn: list[Path] = []
-    for path in _states(folder):
+    for path in states(folder):
         try:
             with ExitStack() as stack:
                 files = [
@@ -76,15 +79,16 @@ def restore(folder: Path, optimizer: MasterAdamW, say: Callable[[str], None]) ->
                     for key in file.keys():  # noqa: SIM118 (the file itself can't be iterated over)
                         pieces.setdefault(key, []).append(file)
                 _check(pieces, optimizer)
+                for file in files:
+                    if (file.metadata() or {}).get("crc32") != str(checksum(file.get_tensor, file.keys())):
+                        raise ValueError("its checksum is another")
 
                 def read(key: str, pieces: Pieces = pieces) -> torch.Tensor:
                     parts = [file.get_tensor(key) for file in pieces[key]]
                     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
                 optimizer.load(pieces, read)
-            for newer in torn:  # else the next save would keep it and drop this one
-                shutil.rmtree(newer, ignore_errors=True)
-            return int(path.name.removeprefix("state-"))
+            return n_done(path)
         except (SafetensorError, ValueError, OSError, RuntimeError) as error:
             torn.append(path)
             say(f"{path} isn't whole ({error}); going back to what was before it.")
@@ -105,20 +109,21 @@ def _check(pieces: Pieces, optimizer: MasterAdamW) -> None:
             raise ValueError(f"{name} has another shape than the model's, {list(master.shape)}")
 
 
-def remove_states(folder: Path) -> None:
-    """Drop all states, when the run is finished."""
-    for path in (*folder.glob("state-*"), *folder.glob(".state-*.part")):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _states(folder: Path) -> list[Path]:
-    """The states of a run folder, the newest first."""
-    return sorted((path for path in folder.glob("state-*") if path.is_dir()), reverse=True)
+def checksum(read: Callable[[str], torch.Tensor], keys: Iterable[str]) -> int:
+    """CRC-32 of tensors, in the order of their names: a file of the right length may still be torn."""
+    crc = 0
+    for key in sorted(keys):
+        crc = zlib.crc32(read(key).reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc
 
 
 def _to_disk(path: Path) -> None:
     """Wait until a file's or folder's content is on the disk: a rename may be there before it."""
     handle = os.open(path, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # some file systems can't
+    try:
         os.fsync(handle)
-    os.close(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems can't
+            raise
+    finally:
+        os.close(handle)

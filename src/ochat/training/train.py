@@ -3,6 +3,7 @@
 The plan of steps is known before the first one, so a run is a position in it: killed and repeated, it goes on at its last saved
 step and ends as the run that was not killed. Under torchrun or `accelerate launch` the processes divide each step's packs."""
 
+import hashlib
 import json
 import os
 from contextlib import ExitStack
@@ -16,12 +17,14 @@ from ochat.data.packing import Plan, plan
 from ochat.errors import DataError, ModelError, OchatError, require
 from ochat.files import file_sha256, hold, make_folder, write_json
 from ochat.hub import model_folder
-from ochat.registry import ModelType, load_template, model_type
+from ochat.registry import MODEL_TYPE_FILE, ModelType, detect_model_type, load_template, model_type
+from ochat.template import ConversationTemplate
 from ochat.training.card import DATA_FILE, CardFacts, card_text
 from ochat.training.checkpoint_texts import checkpoint_texts
 from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, LOG_FILE, Options
 from ochat.training.plan_report import normaliser_bias
 from ochat.training.read_log import last_evaluation, read_log
+from ochat.training.run_folder import remove_states, states
 from ochat.training.trackers import check_tracker
 
 # What may differ between a run and its continuation, since the steps don't depend on it; the data set's hash stands for its
@@ -29,25 +32,60 @@ from ochat.training.trackers import check_tracker
 _FREE = {"data", "output", "packs_per_forward", "loss_kernel", "gradient_checkpointing", "compile", "fsdp"}
 _FREE |= {"save_minutes", "eval_steps", "track", "dry_run", "plan", "ranks"}
 _ROWS_LOOKED_AT = 1000
+_LOOKED_AT = 2**20  # bytes
 
 
-def run_config(options: Options, kind: ModelType) -> dict[str, object]:
+def run_config(options: Options, kind: ModelType, steps: Plan) -> dict[str, object]:
     """What a run's result depends on; a continued run must have the same."""
     given = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _FREE}
-    return {**given, "data_sha256": file_sha256(options.data / META_FILE), "model_type": kind.name}
+    is_local = Path(options.model).expanduser().is_dir()
+    rests_on = {
+        "model": str(Path(options.model).expanduser().resolve()) if is_local else options.model,
+        "pack_tokens": options.tokens_per_pack,
+        "data_sha256": file_sha256(options.data / META_FILE),
+        "plan_sha256": plan_sha256(steps),  # of the rows' lengths too, and of the packing that made it
+        "model_type": kind.name,
+    }
+    # Under LoRA a saved state holds the adapters alone.
+    return {**given, **rests_on, **({"base_sha256": base_sha256(model_folder(options.model))} if options.lora_rank else {})}
+
+
+def plan_sha256(steps: Plan) -> str:
+    """The SHA-256 of a plan's steps, packs and rows."""
+    digest = hashlib.sha256()
+    for part in (steps.rows, steps.pack_starts, steps.step_starts):
+        digest.update(np.ascontiguousarray(part, "<i8").tobytes())
+    return digest.hexdigest()
+
+
+def base_sha256(folder: Path) -> str:
+    """The SHA-256 of each weights file's name, size, beginning and end: enough to know another model."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_LOOKED_AT))
+            file.seek(max(0, size - _LOOKED_AT))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def check_same_run(output: Path, config: dict[str, object]) -> None:
     """Raise OchatError where the folder holds something else, or a run with other settings."""
     path = output / CONFIG_FILE
     if not path.is_file():
-        if any(entry.name != f".{CONFIG_FILE}.part" for entry in output.iterdir()):  # that one is of a run killed at its start
+        if any(not entry.name.startswith(".") for entry in output.iterdir()):  # such are of a run killed at its start
             raise OchatError(f"{output} exists and is no run of this command. Choose another --output.")
         return
     try:
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise OchatError(f"{path} can't be read ({error}), so the run can't go on. Choose another --output.") from error
+    if "data_sha256" not in earlier:
+        raise OchatError(f"{output} exists and is no run of this command. Choose another --output.")
+    if not states(output) and not (output / FINAL_FOLDER).exists():
+        return  # nothing is kept of it, so other settings may be tried
     different = [name for name in config if earlier.get(name) != config[name]]
     if different:
         was = ", ".join(f"{name} {earlier.get(name)!r} (now {config[name]!r})" for name in different)
@@ -66,12 +104,12 @@ def check_tokenizer(folder: Path, dataset: Dataset) -> None:
 
 def check_end_of_turn(dataset: Dataset, end_of_turn: int) -> None:
     """Raise DataError where no row teaches the model to end its turn: it would talk on until its limit."""
-    for number in range(min(len(dataset), _ROWS_LOOKED_AT)):
+    for number in np.unique(np.linspace(0, len(dataset) - 1, _ROWS_LOOKED_AT, dtype=np.int64)).tolist():
         ids, lengths, weights = dataset.row(number)
         if (ids[1:][np.repeat(weights, lengths)[1:] > 0] == end_of_turn).any():
             return
     raise DataError(
-        f"In the first {_ROWS_LOOKED_AT:,} rows no end of turn is learned, so the model would never stop. Are all rows cut? Run "
+        f"In {min(len(dataset), _ROWS_LOOKED_AT):,} rows no end of turn is learned, so the model would never stop. Are all rows cut? Run "
         "`ochat data tokenize` with a larger --max-tokens."
     )
 
@@ -80,23 +118,37 @@ def check_ranks(options: Options, count: int) -> None:
     """Raise OchatError where a step has fewer packs than there are processes."""
     n_packs = options.batch_tokens // options.tokens_per_pack
     if n_packs < count:
+        n_packs_that_do = next(n for n in range(count, options.batch_tokens + 1) if options.batch_tokens % n == 0)
         raise OchatError(
-            f"A step has {n_packs} packs for {count} processes. Give --pack-tokens {max(1, options.batch_tokens // count)} or less, or "
-            "a larger --batch-tokens."
+            f"A step has {n_packs} packs for {count} processes. Give --pack-tokens {options.batch_tokens // n_packs_that_do} or less, or a "
+            "larger --batch-tokens."
+        )
+
+
+def check_template(folder: Path, kind: ModelType, dataset: Dataset, template: ConversationTemplate) -> None:
+    """Raise where the data was made for another model type than the model says it is of, or with another template."""
+    if (folder / MODEL_TYPE_FILE).is_file() and (of_model := detect_model_type(folder)) is not kind:
+        raise ModelError(
+            f"The data was tokenized for {kind.name}, and {folder} is of the type {of_model.name}. Run `ochat data tokenize` again with "
+            f"--model-type {of_model.name}."
+        )
+    if dataset.meta.get("template_sha256", template.sha256()) != template.sha256():
+        raise DataError(
+            f"The data was tokenized with another template of {kind.name} than this version's. Run `ochat data tokenize` again."
         )
 
 
 def card_facts(options: Options, dataset: Dataset, config: dict[str, object]) -> CardFacts:
     """What the model card of this run's result says."""
     is_local = Path(options.model).expanduser().is_dir()
-    log = read_log(options.output / LOG_FILE)
+    path = options.output / LOG_FILE
     return CardFacts(
         base_model=options.model,
         base_is_local=is_local,
         is_adapter=bool(options.lora_rank),
         data=dataset.meta,
         settings=config,
-        last_evaluation=last_evaluation(log),
+        last_evaluation=last_evaluation(read_log(path)) if path.is_file() else {},
     )
 
 
@@ -105,21 +157,22 @@ def main(options: Options) -> None:
     require("transformers", "train", "Training")
     kind = model_type(read_meta(options.data)["model_type"])
     check_tracker(options.track)
+    for module, extra, is_needed, purpose in (
+        ("bitsandbytes", "bitsandbytes", options.optimizer == "adamw_8bit", "--optimizer adamw_8bit"),
+        ("bitsandbytes", "bitsandbytes", options.quantize != "none", "--quantize"),
+        ("liger_kernel", "liger", options.loss_kernel == "liger", "--loss-kernel liger"),
+        ("peft", "train", bool(options.lora_rank), "--lora-rank"),
+    ):
+        if is_needed:
+            require(module, extra, purpose)
     is_first = os.environ.get("RANK", "0") == "0"
     count = int(os.environ.get("WORLD_SIZE", "1"))
     check_ranks(options, options.ranks or count)
     with ExitStack() as stack:
-        config = run_config(options, kind)
         if not options.dry_run:
             make_folder(options.output)
             if is_first:
                 stack.enter_context(hold(options.output))
-        if options.output.is_dir():
-            check_same_run(options.output, config)
-        final = options.output / FINAL_FOLDER
-        if final.is_dir() and not options.dry_run:
-            print(f"This run is finished: {final}")
-            return
         dataset = Dataset(options.data)
         steps = plan(
             dataset.lengths,
@@ -128,12 +181,23 @@ def main(options: Options) -> None:
             pack_tokens=options.tokens_per_pack,
             seed=options.seed,
         )
+        folder = model_folder(options.model)
+        config = run_config(options, kind, steps)
+        if is_first and options.output.is_dir():
+            check_same_run(options.output, config)
+        final = options.output / FINAL_FOLDER
+        if final.is_dir() and not options.dry_run:
+            remove_states(options.output)  # killed before it did
+            print(f"This run is finished: {final}")
+            return
         if is_first:
             tell(options, dataset, steps)
-        folder = model_folder(options.model)
         check_tokenizer(folder, dataset)
+        template = load_template(kind, folder)
+        check_template(folder, kind, dataset, template)
         checkpoint_texts(folder, kind)  # what can't be saved is found out now
-        check_end_of_turn(dataset, load_template(kind, folder).end_of_turn)
+        card_text(kind, template, card_facts(options, dataset, config))
+        check_end_of_turn(dataset, template.end_of_turn)
         if is_first and not options.dry_run:
             write_json(options.output / CONFIG_FILE, config)
             write_json(options.output / DATA_FILE, dataset.meta)

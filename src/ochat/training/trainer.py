@@ -3,7 +3,9 @@
 What a step is stands in the plan; how its packs are spread over forwards and ranks is decided here, and changes nothing but
 rounding: every forward's loss is a sum over its tokens, divided by a number that the plan alone gives."""
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +24,12 @@ from ochat.training.checkpoint import load_model
 from ochat.training.config import Options
 from ochat.training.cost import Shape, memory_there, row_costs, shape_of, standing_bytes
 from ochat.training.loss import LossModel, TokenLosses
-from ochat.training.model_check import check_model
+from ochat.training.model_check import check_draws_nothing, check_model
 from ochat.training.objective import normalisers, weight_sums
 from ochat.training.optimizer import MasterAdamW
 from ochat.training.ranks import Ranks
 
+_DRAWN = re.compile("dropout|layerdrop|jitter")  # what models call the strength of their random draws
 _NO_ROWS = np.empty(0, np.int64)
 
 
@@ -56,10 +59,7 @@ class Trainer:
         # FSDP2 holds float32 shards, and casts them for each forward.
         model = prepare_model(options, dataset, torch.float32 if is_sharded else getattr(torch, options.dtype))
         self.shape: Shape = shape_of(model)
-        self.losses = LossModel(adapted(model, options) if options.lora_rank else model, options.loss_kernel).to(ranks.device)
-        self.losses.train()
-        if is_sharded:
-            shard(self.losses, model, getattr(torch, options.dtype))
+        self.losses = LossModel(adapted(model, options) if options.lora_rank else model, options.loss_kernel)
         standing = standing_bytes(
             self.losses, eight_bit=options.optimizer == "adamw_8bit", shards=ranks.count if is_sharded else 1
         )
@@ -67,6 +67,11 @@ class Trainer:
         if sum(standing.values()) - (standing["weights"] if ranks.device.type == "cpu" else 0) > there:
             raise ModelError(out_of_memory(options, standing, there))
         self.standing = standing
+        if is_sharded:  # moves each layer to the device as it cuts it
+            shard(self.losses, model, getattr(torch, options.dtype))
+        else:
+            self.losses.to(ranks.device)
+        self.losses.train()
         self.optimizer = MasterAdamW(
             self.losses.named_parameters(),
             weight_decay=options.weight_decay,
@@ -81,6 +86,16 @@ class Trainer:
         self.epochs_done = plan.sums(np.ones(len(dataset))).cumsum() / len(dataset)
         self.step_flops = self.shape.flops(plan.sums(dataset.lengths), plan.sums(dataset.learned_tokens), squares)
 
+    @contextmanager
+    def advising(self) -> Iterator[None]:
+        """Say what to do where the memory gets full."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise ModelError(out_of_memory(self.options, self.standing, memory_there(self.ranks.device))) from error
+
     def forwards(self, step: int) -> Iterator[Array]:
         """The row numbers of each forward of this rank in a step, 0 … S - 1; as many forwards on every rank, some with none."""
         packs = self.plan.packs(step)
@@ -94,15 +109,7 @@ class Trainer:
     def gradients(self, step: int) -> Totals:
         """Forward and backward of a step; leaves its gradient with the optimizer and returns the sums over all ranks.
 
-        Raises ModelError where a loss isn't a number, naming rows, and where the memory is full, with advice."""
-        try:
-            return self._gradients(step)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-                raise
-            raise ModelError(out_of_memory(self.options, self.standing, memory_there(self.ranks.device))) from error
-
-    def _gradients(self, step: int) -> Totals:
+        Raises ModelError, naming rows, where a loss isn't a number."""
         totals = Totals.none(len(self.dataset.class_names), self.ranks.device)
         done: list[tuple[Array, Batch, TokenLosses]] = []
         for rows in self.forwards(step):
@@ -116,7 +123,10 @@ class Trainer:
         if not bool(totals.by_class.isfinite().all()):
             bad = [row for forward in done for row in _rows_without_loss(*forward)]
             where = f"row {', '.join(map(str, bad[:5]))} of its {len(bad):,} such rows" if bad else "rows of another rank"
-            raise ModelError(f"Step {step + 1}: the loss isn't a number; {where} in {self.options.data} (counted from 0).")
+            raise ModelError(
+                f"Step {step + 1}: the loss isn't a number; {where} in {self.options.data} (counted from 0). Look "
+                "at them, or start anew with a smaller --lr and another --output."
+            )
         return totals
 
     @torch.no_grad()
@@ -171,11 +181,11 @@ def prepare_model(options: Options, dataset: Dataset, dtype: torch.dtype) -> Pre
             "type's tokens with `ochat model add-tokens`, and tokenize with that model's folder."
         )
     for module in model.modules():  # as the original; and a resumed run would draw another mask
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ((name == "p" and "Dropout" in type(module).__name__) or _DRAWN.search(name)):
+                setattr(module, name, 0.0)
     check_model(model, int(dataset.lengths.max()))
+    check_draws_nothing(model)
     if options.lora_rank:
         check_end_of_turn_is_known(model, options, dataset)
     if options.gradient_checkpointing:
