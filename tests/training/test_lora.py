@@ -37,7 +37,7 @@ def test_only_adapters_on_linear_layers_are_trained(tmp_path: Path, base: Path, 
     }
 
 
-def test_a_lora_run_learns_resumes_and_merges(tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_a_lora_run_learns_and_merges(tmp_path: Path, base: Path, dataset: Path) -> None:
     main(options(base, dataset, tmp_path / "run"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[1]["loss"] - 0.5
