@@ -65,7 +65,9 @@ def _read(path: Path, known: list[str]) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
         node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise OchatError(f"{path} can't be read ({error.strerror}). Name a YAML file after --config.") from error
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise OchatError(f"{path} can't be read as YAML ({reason}). Write one `name: value` a line.") from error
     if node is None:

@@ -247,6 +247,11 @@ def main(options: Options) -> None:
         conditions = counterfactuals.write(part, template, max_tokens)
         write_json(part / META_FILE, {**made_from, **asdict(totals), "conditions": conditions})
     print(report(totals, max_tokens))
+    without = [name or "(none)" for name in sorted(totals.classes) if not counterfactuals.n_sampled[name]]
+    if totals.heldout_rows and without:
+        print(
+            f"no row held out of {', '.join(without)}: what is learned of it won't be measured; a larger --heldout takes more"
+        )
     print(f"Wrote {options.output} for {kind.name}")
 
 

@@ -94,9 +94,12 @@ def predict(trainer: Trainer, heldout: Heldout) -> Prediction:
 
 
 def packed_rows(dataset: Dataset, plan: Plan, template: ConversationTemplate, *, colour: bool) -> str:
-    """The first rows of the first step as text, grouped by weight."""
+    """The first row of each class in the plan, and more of its first rows if need be, as text grouped by weight."""
     parts = []
-    for row in plan.step_rows(0)[:N_SHOWN_ROWS].tolist():
+    rows = plan.rows[: len(dataset)]
+    first_of_class = np.unique(dataset.class_codes[rows], return_index=True)[1]
+    places = list(dict.fromkeys([*first_of_class.tolist(), *range(min(len(rows), N_SHOWN_ROWS))]))
+    for row in rows[places[:N_SHOWN_ROWS]].tolist():
         ids, lengths, weights = dataset.row(row)
         learned = sorted({round(float(w), 6) for w in weights if w > 0}, reverse=True)
         told = ", ".join(f"{w:g}" for w in learned)

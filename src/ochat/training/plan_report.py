@@ -26,7 +26,8 @@ def plan_summary(options: Options, dataset: Dataset, plan: Plan) -> str:
     slots = len(plan) * options.batch_tokens
     per_step = plan.sums(np.ones(len(dataset)))
     return (
-        f"{len(plan):,} steps of {options.batch_tokens:,} tokens in {options.batch_tokens // options.tokens_per_pack:,} packs; "
+        f"{len(plan):,} steps of at most {options.batch_tokens:,} tokens, {options.batch_tokens // options.tokens_per_pack:,} x "
+        f"{options.tokens_per_pack:,}; "
         f"{len(dataset):,} rows x {options.epochs:,} epochs, {n_tokens:,} tokens in {n_packs:,} packs, {n_tokens / slots:.1%} of the "
         f"room; {per_step.mean():,.1f} rows a step"
     )

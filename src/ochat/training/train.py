@@ -87,6 +87,7 @@ def check_same_run(output: Path, config: dict[str, object]) -> None:
     if not states(output) and not (output / FINAL_FOLDER).exists():
         return  # nothing is kept of it, so other settings may be tried
     different = [name for name in config if earlier.get(name) != config[name]]
+    different = [name for name in different if name != "plan_sha256"] or different  # it follows from the others
     if different:
         was = ", ".join(f"{name} {earlier.get(name)!r} (now {config[name]!r})" for name in different)
         raise OchatError(f"{output} holds a run with other settings: {was}. Repeat it with those, or choose another --output.")
@@ -94,6 +95,8 @@ def check_same_run(output: Path, config: dict[str, object]) -> None:
 
 def check_tokenizer(folder: Path, dataset: Dataset) -> None:
     """Raise ModelError where the data was tokenized with another tokenizer than the model's."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json, so it's not a model. Give a model's folder, such as RUN/final.")
     path = folder / "tokenizer.json"
     if not path.is_file() or file_sha256(path) != dataset.meta["tokenizer_sha256"]:
         raise ModelError(
