@@ -263,7 +263,9 @@ def test_config_takes_one_file(words: list[str], capsys: pytest.CaptureFixture[s
 def test_a_config_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, message = stopped(capsys, "train", "run", "--config", str(tmp_path / "run.yaml"))
     assert status == 1
-    assert message.startswith(f"ochat: {tmp_path / 'run.yaml'} can't be read as YAML ([Errno 2] No such file")
+    assert message.startswith(
+        f"ochat: {tmp_path / 'run.yaml'} can't be read (No such file or directory). Name a YAML file after --config."
+    )
 
 
 def test_a_commands_help_tells_of_config_files_and_their_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
