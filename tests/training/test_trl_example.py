@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from toys import tiny_model
 
 from ochat.data.dataset import META_FILE, Dataset, SplitWriter, TokenRow
-from ochat.registry import model_type
-from ochat.tokenizer import load_tokenizer
 from ochat.training import attention
-from ochat.training.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 KIND = "openchat_smollm2"
@@ -45,15 +40,6 @@ def example() -> Any:
         warnings.simplefilter("ignore")
         spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, toy_folder: Callable[..., Path]) -> Path:
-    """A tiny random model with a toy tokenizer."""
-    tokens = toy_folder(KIND)
-    folder = tmp_path_factory.mktemp("models") / "base"
-    save_checkpoint(tiny_model(load_tokenizer(tokens).vocab_size), tokens, model_type(KIND), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

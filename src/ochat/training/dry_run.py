@@ -16,7 +16,7 @@ from ochat.registry import ModelType
 from ochat.template import ConversationTemplate
 from ochat.template_show import coloured
 from ochat.training.config import Options
-from ochat.training.cost import memory_used, row_costs
+from ochat.training.cost import memory_used
 from ochat.training.heldout import Heldout
 from ochat.training.loop import peak_learning_rate
 from ochat.training.plan_report import plan_lines, plan_summary
@@ -48,7 +48,7 @@ def dry_run(
     ranks.say(plan_summary(options, dataset, plan))
     if options.plan and ranks.is_first:
         with new_file(options.plan) as part, part.open("w", encoding="utf-8") as file:
-            file.writelines(plan_lines(plan, row_costs(dataset.lengths, trainer.shape.quadratic), options.ranks or ranks.count))
+            file.writelines(plan_lines(plan, trainer.row_costs, options.ranks or ranks.count))
         ranks.say(f"Wrote {options.plan}")
     peak_learning_rate(options, kind, dataset, plan, ranks)
     ranks.say("\n" + packed_rows(dataset, plan, template, colour=sys.stdout.isatty()) + "\n")
@@ -78,7 +78,7 @@ def predict(trainer: Trainer, heldout: Heldout) -> Prediction:
         trainer.optimizer.step(0.0)
         rates.append((time.monotonic() - started) / float(flops[step]))
     in_steps = float(np.median(rates[1:])) * float(flops.sum())  # the median: other work may slow one of them
-    n_tokens = int(trainer.plan.sums(trainer.dataset.lengths).sum())
+    n_tokens = int(trainer.step_tokens.sum())
     n_measurements = 1 + (len(flops) // options.eval_steps if options.eval_steps else int(trainer.plan.epoch_ends.sum()))
     in_heldout = n_measurements * len(heldout) * in_steps / n_tokens / 3  # a forward is a third of a step
     trained = sum(master.numel() for master in trainer.optimizer.masters.values())

@@ -126,13 +126,12 @@ def step_line(trainer: Trainer, step: int, totals: Totals) -> dict[str, Any]:
         if tokens:
             share = weighted / loss_sum if loss_sum else 0.0
             classes[name] = {"tokens": int(tokens), "nll": nll / tokens, "accuracy": correct / tokens, "loss_share": share}
-    rows = trainer.plan.step_rows(step)
     return {
         "step": step + 1,
         "epoch": round(float(trainer.epochs_done[step]), 4),
         "loss": loss_sum / float(trainer.step_weight_sums[step]),
         "weight_sum": float(trainer.step_weight_sums[step]),
-        "tokens": int(trainer.dataset.lengths[rows].sum()),
+        "tokens": int(trainer.step_tokens[step]),
         "learned_tokens": int(totals.by_class[:, 0].sum()),
         "classes": classes,
     }
@@ -150,8 +149,8 @@ class Progress:
         flops = self.trainer.step_flops
         self.seconds += seconds
         done, left = float(flops[self.n_done : step + 1].sum()), float(flops[step + 1 :].sum())
-        tokens = int(self.trainer.dataset.lengths[self.trainer.plan.step_rows(step)].sum())
-        speed = {"seconds": round(seconds, 4), "tokens_per_second": round(tokens / seconds, 1)}
+        tokens_per_second = float(self.trainer.step_tokens[step]) / seconds
+        speed = {"seconds": round(seconds, 4), "tokens_per_second": round(tokens_per_second, 1)}
         speed |= {"seconds_left": round(self.seconds * left / done, 1)}
         speed |= {"memory_gb": round(memory_used(self.trainer.ranks.device) / 1e9, 3)}
         if self.peak:

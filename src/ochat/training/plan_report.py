@@ -11,12 +11,17 @@ from ochat.training.config import Options
 from ochat.training.objective import weight_sums
 
 
+def packs_with_ranks(plan: Plan, step: int, row_costs: Array, n_ranks: int) -> list[tuple[Array, int]]:
+    """The packs of a step, 0 … S - 1, as row numbers, each with the rank that takes it."""
+    packs = plan.packs(step)
+    of_rank = assign_ranks([float(row_costs[rows].sum()) for rows in packs], n_ranks)
+    return list(zip(packs, of_rank.tolist(), strict=True))
+
+
 def plan_lines(plan: Plan, row_costs: Array, n_ranks: int) -> Iterator[str]:
     """Yield each step as JSON: {"step", "packs": [{"rows", "rank"}, …]}, rows by their number in the data set, from 0."""
     for step in range(len(plan)):
-        packs = plan.packs(step)
-        of_rank = assign_ranks([float(row_costs[rows].sum()) for rows in packs], n_ranks)
-        told = [{"rows": rows.tolist(), "rank": int(rank)} for rows, rank in zip(packs, of_rank, strict=True)]
+        told = [{"rows": rows.tolist(), "rank": rank} for rows, rank in packs_with_ranks(plan, step, row_costs, n_ranks)]
         yield json.dumps({"step": step + 1, "packs": told}) + "\n"
 
 

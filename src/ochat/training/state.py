@@ -34,7 +34,6 @@ def save_state(folder: Path, step: int, optimizer: MasterAdamW, ranks: Ranks) ->
         for old in states(folder)[1:]:
             shutil.rmtree(old)
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)  # one that was found torn
         part.mkdir()
     ranks.wait()
     tensors = {

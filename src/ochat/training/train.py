@@ -208,19 +208,25 @@ def main(options: Options) -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if is_first:
             print("Loading the model …", flush=True)
-        run(options, kind, dataset, steps, config)
+        run(options, kind, template, dataset, steps, config)
         if is_first and not options.dry_run:
             print(f"Trained {'adapter' if options.lora_rank else 'model'}: {final}")
 
 
-def run(options: Options, kind: ModelType, dataset: Dataset, steps: Plan, config: dict[str, object]) -> None:
+def run(
+    options: Options,
+    kind: ModelType,
+    template: ConversationTemplate,
+    dataset: Dataset,
+    steps: Plan,
+    config: dict[str, object],
+) -> None:
     """The part that needs torch, which takes seconds to load: after checks that need none."""
     from ochat.training.dry_run import dry_run
     from ochat.training.loop import train
     from ochat.training.ranks import join_ranks, leave_ranks
 
     ranks = join_ranks()
-    template = load_template(kind, model_folder(options.model))
     try:
         if options.dry_run:
             dry_run(options, kind, template, dataset, steps, ranks)

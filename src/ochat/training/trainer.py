@@ -4,6 +4,7 @@ What a step is stands in the plan; how its packs are spread over forwards and ra
 rounding: every forward's loss is a sum over its tokens, divided by a number that the plan alone gives."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from ochat.data.dataset import Array, Dataset
-from ochat.data.packing import Plan, assign_ranks, pack
-from ochat.errors import ModelError, require
+from ochat.data.packing import Plan, pack
+from ochat.errors import ModelError
 from ochat.hub import model_folder
 from ochat.registry import load_template, model_type
 from ochat.training import attention
@@ -27,6 +28,7 @@ from ochat.training.loss import LossModel, TokenLosses
 from ochat.training.model_check import check_draws_nothing, check_model
 from ochat.training.objective import normalisers, weight_sums
 from ochat.training.optimizer import MasterAdamW
+from ochat.training.plan_report import packs_with_ranks
 from ochat.training.ranks import Ranks
 
 _DRAWN = re.compile("dropout|layerdrop|jitter")  # what models call the strength of their random draws
@@ -84,7 +86,8 @@ class Trainer:
         self.normalisers = normalisers(options.normalise, self.step_weight_sums)
         squares = plan.sums(np.square(dataset.lengths, dtype=np.float64))
         self.epochs_done = plan.sums(np.ones(len(dataset))).cumsum() / len(dataset)
-        self.step_flops = self.shape.flops(plan.sums(dataset.lengths), plan.sums(dataset.learned_tokens), squares)
+        self.step_tokens = plan.sums(dataset.lengths)
+        self.step_flops = self.shape.flops(self.step_tokens, plan.sums(dataset.learned_tokens), squares)
 
     @contextmanager
     def advising(self) -> Iterator[None]:
@@ -98,11 +101,10 @@ class Trainer:
 
     def forwards(self, step: int) -> Iterator[Array]:
         """The row numbers of each forward of this rank in a step, 0 … S - 1; as many forwards on every rank, some with none."""
-        packs = self.plan.packs(step)
-        of_rank = assign_ranks([float(self.row_costs[rows].sum()) for rows in packs], self.ranks.count)
-        mine = [rows for rows, rank in zip(packs, of_rank, strict=True) if rank == self.ranks.rank]
+        packs = packs_with_ranks(self.plan, step, self.row_costs, self.ranks.count)
+        mine = [rows for rows, rank in packs if rank == self.ranks.rank]
         per_forward = self.options.packs_per_forward
-        most = int(np.bincount(of_rank, minlength=self.ranks.count).max())
+        most = max(Counter(rank for _, rank in packs).values())
         for start in range(0, most, per_forward):
             yield np.concatenate([_NO_ROWS, *mine[start : start + per_forward]])
 
@@ -209,7 +211,6 @@ def check_end_of_turn_is_known(model: PreTrainedModel, options: Options, dataset
 
 def adapted(model: PreTrainedModel, options: Options) -> torch.nn.Module:
     """The model with LoRA adapters on all linear layers but the head; only they are trained."""
-    require("peft", "train", "LoRA")
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(options.seed)  # the adapters' first halves are drawn
