@@ -33,6 +33,9 @@ COMMANDS = {
     "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
     "eval run": Command("ochat.evaluation.run_eval", "ask a server questions under a condition and grade its replies"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
+    "experiment ablation": Command(
+        "ochat.experiment.ablation", "does C-RLFT beat each simpler use of the same data? Every arm, trained and asked"
+    ),
     "doctor": Command(
         "ochat.experiment.doctor", "what this machine can run, what is missing, and whether training is right on it"
     ),

@@ -1,8 +1,10 @@
 """Intervals against values worked out elsewhere."""
 
+import math
+
 import pytest
 
-from ochat.evaluation.statistics import paired_difference, share
+from ochat.evaluation.statistics import Z95, mean_of_runs, paired_difference, share
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,25 @@ def test_a_paired_difference_counts_only_questions_that_differ() -> None:
     # Differences: three 1, seven 0; variance 0.21 * 10 / 9.
     half = 1.959964 * (0.21 / 9) ** 0.5
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+
+
+def test_the_mean_of_runs_has_students_interval() -> None:
+    # Student's own example of 1908: hours of sleep gained by ten patients, mean 2.33, s = 2.0022.
+    gained = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    found = mean_of_runs(gained)
+    assert found.value == pytest.approx(2.33)
+    assert found.high - found.value == pytest.approx(2.262157 * 2.002249 / 10**0.5, abs=1e-5)
+
+
+def test_many_runs_have_a_normal_interval() -> None:
+    found = mean_of_runs([0.0, 1.0] * 50)
+    assert found.high - found.value == pytest.approx(Z95 * (0.25 / 99) ** 0.5)
+
+
+def test_one_run_has_no_interval() -> None:
+    found = mean_of_runs([0.5])
+    assert str(found) == "0.500"
+    assert found.signed() == "+0.500"
+    assert found.low == -math.inf
+    with pytest.raises(ValueError, match="no runs"):
+        mean_of_runs([])

@@ -10,8 +10,9 @@ import pytest
 
 from ochat.errors import OchatError
 from ochat.files import write_json
+from ochat.page import MAX_POINTS
 from ochat.training.read_log import last_evaluation, read_log
-from ochat.training.report import MAX_POINTS, Options, condition_sentence, largest_contrast, main
+from ochat.training.report import Options, condition_sentence, largest_contrast, main
 
 AWKWARD = '<script>alert(1)</script> $x_1$ "&amp;\n_'
 VOID = {"meta"}

@@ -24,7 +24,8 @@ START_SECONDS = 300
 STOP_SECONDS = 40
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """To be called in a new process: it ends when the one that started it does."""
     if sys.platform == "linux":  # elsewhere a killed parent may leave its child
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == 1:  # it was killed before this call
@@ -36,7 +37,7 @@ def run_command(*words: object) -> None:
     arguments = [str(word) for word in words]
     print(f"  $ ochat {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "ochat.cli", *arguments]
-    status = subprocess.run(command, preexec_fn=_end_with_parent).returncode
+    status = subprocess.run(command, preexec_fn=end_with_parent).returncode
     if status:
         raise OchatError(f"`ochat {' '.join(arguments[:2])}` ended with status {status}; its message is above.")
 
@@ -123,7 +124,7 @@ def server(model: Path, port: int, log: Path) -> Iterator[Server]:
     print(f"  $ ochat serve {shlex.join(words)}    (its lines go to {log})", flush=True)
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
     try:
         while not _is_healthy(port):
             if process.poll() is not None or time.monotonic() - started > START_SECONDS:

@@ -4,21 +4,35 @@ The page needs no script and no other host: the plots are SVG inside of it. Clas
 is escaped where it's shown; their legends are HTML, and the plots hold hardly any text but ours."""
 
 import html
-import io
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 import tyro
 
 from ochat.errors import OchatError, require
 from ochat.files import write_text
+from ochat.page import (
+    BLACK,
+    COLOURS,
+    CONDITION_COLOURS,
+    caption,
+    draw_line,
+    duration,
+    escaped,
+    legend,
+    one_line,
+    page,
+    plots,
+    quoted,
+    section,
+    swatch,
+    thinned,
+)
 from ochat.training.card import DATA_FILE
 from ochat.training.config import CONFIG_FILE, FINAL_FOLDER, LOG_FILE
 from ochat.training.read_log import read_log
@@ -26,11 +40,6 @@ from ochat.training.read_log import read_log
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Told apart with every usual kind of colour blindness (Okabe & Ito 2008), black for the whole run.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
-CONDITION_COLOURS = ("#4b3f72", "#b39ddb", "#37474f", "#a5b4bb", "#7b3f00", "#d7b899")  # no class's colour
-BLACK = "#222222"
-MAX_POINTS = 600  # of a line in a plot
 # Below this many nats a token we say that the condition does next to nothing: a token's probability changes by 2 %.
 NOTICEABLE = 0.02
 
@@ -84,16 +93,16 @@ def report_page(
     sections = [
         _summary(steps, series, finished),
         _class_table(classes, series, evaluations),
-        _section("Loss in training", _training_loss(classes, series)),
-        _section("Held-out rows", _heldout(classes, evaluations)),
-        _section("Does the condition do anything?", _counterfactual(classes, lines, class_conditions)),
-        _section("Share of the loss", _loss_share(classes, series)),
-        _section("Learning rate and gradient", _optimizer(series)),
-        _section("Speed and memory", _speed(series)),
+        section("Loss in training", _training_loss(classes, series)),
+        section("Held-out rows", _heldout(classes, evaluations)),
+        section("Does the condition do anything?", _counterfactual(classes, lines, class_conditions)),
+        section("Share of the loss", _loss_share(classes, series)),
+        section("Learning rate and gradient", _optimizer(series)),
+        section("Speed and memory", _speed(series)),
         _settings(settings),
     ]
     title = f"Training report: {html.escape(name)}"
-    return _PAGE.format(title=title, style=_STYLE, body="\n".join(part for part in sections if part))
+    return page(title, sections)
 
 
 def _classes(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -165,7 +174,7 @@ def _summary(steps: Sequence[Mapping[str, Any]], series: Series, finished: bool)
     facts.append(Fact("tokens", f"{int(tokens):,}"))
     if "learned_tokens" in last:
         facts.append(Fact("learned tokens", f"{int(np.nansum(series.of('learned_tokens'))):,}"))
-    facts.append(Fact("time in steps", _duration(seconds)))
+    facts.append(Fact("time in steps", duration(seconds)))
     if seconds > 0:
         facts.append(Fact("tokens a second", f"{tokens / seconds:,.0f}"))
     mfu = series.smooth(series.of("mfu"), series.of("seconds"))
@@ -182,7 +191,7 @@ def _summary(steps: Sequence[Mapping[str, Any]], series: Series, finished: bool)
     state = "The run is finished." if finished else "The run is not finished: this is what it has done so far."
     left = last.get("seconds_left")
     if not finished and left:
-        state += f" At its last step it had about {_duration(float(left))} left."
+        state += f" At its last step it had about {duration(float(left))} left."
     return f'<p>{state}</p><div class="facts">{boxes}</div>'
 
 
@@ -203,13 +212,13 @@ def _class_table(classes: Mapping[str, str], series: Series, evaluations: Sequen
             values += [_shown(_number(one.get("nll"))) for one in (first, last)]
             values.append(_percent(_number(last.get("accuracy"))))
         cells = "".join(f"<td>{value}</td>" for value in values)
-        rows.append(f"<tr><th>{_swatch(colour)}{_text(name)}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{swatch(colour)}{escaped(name)}</th>{cells}</tr>")
     note = (
         f"Training figures are of {series.told}. Loss: the mean of −ln p of the tokens to learn, "
         "without weights; 0 is certainty. Accuracy: how often the model's first choice was the token. "
         "Share of the loss: how much of the weighted loss, so of what drives the training, is of this class."
     )
-    table = f"<table><tr>{''.join(f'<th>{_text(cell)}</th>' for cell in head)}</tr>{''.join(rows)}</table>"
+    table = f"<table><tr>{''.join(f'<th>{escaped(cell)}</th>' for cell in head)}</tr>{''.join(rows)}</table>"
     return f'<div class="wide">{table}</div><p class="note">{note}</p>'
 
 
@@ -226,13 +235,6 @@ def _percent(value: float) -> str:
     return f"{value:.1%}" if math.isfinite(value) else "–"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
 # --- sections with plots
 
 
@@ -242,13 +244,13 @@ def _training_loss(classes: Mapping[str, str], series: Series) -> Iterator[str]:
     def draw(axes: "Axes") -> None:
         drawn = [(classes[name], series.of_class(name, "nll"), series.of_class(name, "tokens")) for name in shown]
         for colour, raw, weights in drawn or [(BLACK, series.of("loss"), series.of("weight_sum"))]:
-            _line(axes, series.numbers, raw, color=colour, alpha=0.25, linewidth=0.8)
-            _line(axes, series.numbers, series.smooth(raw, weights), color=colour, linewidth=1.8)
+            draw_line(axes, series.numbers, raw, color=colour, alpha=0.25, linewidth=0.8)
+            draw_line(axes, series.numbers, series.smooth(raw, weights), color=colour, linewidth=1.8)
         axes.set_ylabel("loss, nats a token")
 
-    yield _svg([draw])
-    yield _legend({name: classes[name] for name in shown} or {"all classes": BLACK})
-    yield _caption(
+    yield plots([draw])
+    yield legend({name: classes[name] for name in shown} or {"all classes": BLACK})
+    yield caption(
         f"The mean loss of a token to learn, by class, at each step (faint) and as the mean of {series.told} (strong). It "
         "should fall fast and then slowly. The classes may settle at different heights: a less regular source is harder to predict."
     )
@@ -257,7 +259,7 @@ def _training_loss(classes: Mapping[str, str], series: Series) -> Iterator[str]:
 
 def _heldout(classes: Mapping[str, str], evaluations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not evaluations:
-        yield _caption(
+        yield caption(
             "No rows were held out, so nothing tells whether the model learned more than these rows. "
             "<code>ochat data tokenize --heldout 0.02</code> holds some out."
         )
@@ -274,9 +276,9 @@ def _heldout(classes: Mapping[str, str], evaluations: Sequence[Mapping[str, Any]
 
         return on
 
-    yield _svg([draw("nll", "loss, nats a token", 1), draw("accuracy", "accuracy, %", 100)])
-    yield _legend({name: classes[name] for name in shown})
-    yield _caption(
+    yield plots([draw("nll", "loss, nats a token", 1), draw("accuracy", "accuracy, %", 100)])
+    yield legend({name: classes[name] for name in shown})
+    yield caption(
         "Rows whose prompts training never sees. Step 0 is the model before training. Where this loss turns and rises while the one "
         "in training falls on, the model learns the rows by heart: fewer epochs or more data help."
     )
@@ -287,7 +289,7 @@ def _counterfactual(
 ) -> Iterator[str]:
     measured = [line for line in lines if line.get("counterfactual")]
     if not measured:
-        yield _caption("Not measured: it needs held-out rows and at least one condition.")
+        yield caption("Not measured: it needs held-out rows and at least one condition.")
         return
     table: dict[str, dict[str, float]] = measured[-1]["counterfactual"]
     conditions = sorted({condition for losses in table.values() for condition in losses})
@@ -295,9 +297,9 @@ def _counterfactual(
     names = [name for name in classes if name in table] + sorted(set(table) - set(classes))
     yield f"<p><b>{condition_sentence(table)}</b>{_before(measured)}</p>"
     if len(names) * len(conditions) <= 60:
-        yield _svg([lambda axes: _bars(axes, names, table, colours)], height=0.8 + 0.22 * len(names) * (len(conditions) + 1))
-        yield _legend(colours)
-    head = "".join(f"<th>{_text(condition) or 'no condition'}</th>" for condition in conditions)
+        yield plots([lambda axes: _bars(axes, names, table, colours)], height=0.8 + 0.22 * len(names) * (len(conditions) + 1))
+        yield legend(colours)
+    head = "".join(f"<th>{escaped(condition) or 'no condition'}</th>" for condition in conditions)
     rows = ""
     for name in names:
         lowest = min(table[name].values(), default=math.nan)
@@ -306,10 +308,10 @@ def _counterfactual(
             value = _number(table[name].get(condition))
             shown = f"<b>{_shown(value)}</b>" if value == lowest else _shown(value)
             cells += f"<td>{shown}{' *' if condition in class_conditions.get(name, ()) else ''}</td>"
-        rows += f"<tr><th>{_text(name)}</th>{cells}</tr>"
+        rows += f"<tr><th>{escaped(name)}</th>{cells}</tr>"
     yield f'<div class="wide"><table><tr><th>answers of the class</th>{head}</tr>{rows}</table></div>'
     own = " A star marks the condition that the class was trained under." if class_conditions else ""
-    yield _caption(
+    yield caption(
         "The same held-out answers, scored under each condition: their mean loss in nats a token, lowest in bold."
         f"{own} Where the condition works, each class's answers are likeliest under its own one. Where the numbers of a row are "
         "alike, the model doesn't read the condition."
@@ -325,7 +327,7 @@ def _bars(axes: "Axes", names: Sequence[str], table: Mapping[str, Mapping[str, f
         for place, value in zip(places, values, strict=True):
             if math.isfinite(value):
                 axes.annotate(f"{value:.2f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5)
-    axes.set_yticks(range(len(names)), [_label(name) for name in names])
+    axes.set_yticks(range(len(names)), [one_line(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("loss of held-out answers, nats a token")
     axes.grid(axis="y", visible=False)
@@ -369,10 +371,8 @@ def condition_sentence(table: Mapping[str, Mapping[str, float]]) -> str:
     found = largest_contrast(table)
     if found is None:
         return "It takes held-out answers of two classes and two conditions to tell."
-    change = f"from {_quoted(found.before)} to {_quoted(found.after)}"
-    told = (
-        f"{_text(found.up)}'s loss changes by {found.up_by:+.3f} and {_text(found.down)}'s by {found.down_by:+.3f} nats a token"
-    )
+    change = f"from {quoted(found.before)} to {quoted(found.after)}"
+    told = f"{escaped(found.up)}'s loss changes by {found.up_by:+.3f} and {escaped(found.down)}'s by {found.down_by:+.3f} nats a token"
     if found.size < NOTICEABLE:
         return f"The condition does next to nothing: at most, {change}, {told}."
     if found.down_by < 0 < found.up_by:
@@ -402,15 +402,15 @@ def _loss_share(classes: Mapping[str, str], series: Series) -> Iterator[str]:
         return
 
     def draw(axes: "Axes") -> None:
-        places = _thinned(series.numbers, series.numbers)[0]
-        stacked = np.nan_to_num([_thinned(series.numbers, shares[name])[1] for name in shown])
+        places = thinned(series.numbers, series.numbers)[0]
+        stacked = np.nan_to_num([thinned(series.numbers, shares[name])[1] for name in shown])
         axes.stackplot(places, 100 * stacked, colors=[classes[name] for name in shown], alpha=0.75)
         axes.set_ylabel("share of the loss, %")
         axes.set_ylim(0, 100)
 
-    yield _svg([draw], height=2.2)
-    yield _legend({name: classes[name] for name in shown})
-    yield _caption(
+    yield plots([draw], height=2.2)
+    yield legend({name: classes[name] for name in shown})
+    yield caption(
         f"Each class's part of the weighted loss, in {series.told}: its weight times its tokens times how "
         "badly it's predicted. A class with next to no share teaches next to nothing; a larger weight gives it more."
     )
@@ -420,15 +420,15 @@ def _loss_share(classes: Mapping[str, str], series: Series) -> Iterator[str]:
 def _optimizer(series: Series) -> Iterator[str]:
     def draw(name: str, label: str) -> Callable[["Axes"], None]:
         def on(axes: "Axes") -> None:
-            _line(axes, series.numbers, series.of(name), color=BLACK, linewidth=1.2)
+            draw_line(axes, series.numbers, series.of(name), color=BLACK, linewidth=1.2)
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
             axes.ticklabel_format(axis="y", scilimits=(-2, 4))
 
         return on
 
-    yield _svg([draw("lr", "learning rate"), draw("grad_norm", "norm of the gradient")])
-    yield _caption(
+    yield plots([draw("lr", "learning rate"), draw("grad_norm", "norm of the gradient")])
+    yield caption(
         "The learning rate rises, then falls along a cosine. The gradient's norm is taken before it's clipped: it should stay "
         "of one size. High peaks mean rows that fit nothing else, or too high a rate."
     )
@@ -447,14 +447,14 @@ def _speed(series: Series) -> Iterator[str]:
     def draw(name: str, label: str) -> Callable[["Axes"], None]:
         def on(axes: "Axes") -> None:
             scale = 100 if name == "mfu" else 1
-            _line(axes, series.numbers, scale * values[name], color=BLACK, linewidth=1.2)
+            draw_line(axes, series.numbers, scale * values[name], color=BLACK, linewidth=1.2)
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
 
         return on
 
-    yield _svg([draw(name, label) for name, label in there])
-    yield _caption(
+    yield plots([draw(name, label) for name, label in there])
+    yield caption(
         "Real tokens, prompts too; there is no padding."
         + (" MFU is the share of the device's peak arithmetic that the model's own work takes." if "mfu" in dict(there) else "")
     )
@@ -463,7 +463,9 @@ def _speed(series: Series) -> Iterator[str]:
 def _settings(settings: Mapping[str, Any]) -> str:
     if not settings:
         return ""
-    rows = "".join(f"<tr><th>{_text(str(name))}</th><td>{_text(_plain(value))}</td></tr>" for name, value in settings.items())
+    rows = "".join(
+        f"<tr><th>{escaped(str(name))}</th><td>{escaped(_plain(value))}</td></tr>" for name, value in settings.items()
+    )
     return f"<details><summary>Settings of the run</summary><table>{rows}</table></details>"
 
 
@@ -471,139 +473,6 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-# --- pieces of the page
-
-
-def _section(title: str, parts: Iterator[str]) -> str:
-    body = "\n".join(part for part in parts if part)
-    return f"<section><h2>{title}</h2>\n{body}\n</section>" if body else ""
-
-
-def _label(text: str, n_most: int = 60) -> str:
-    """A user's text in one short line that any font and XML can hold."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= n_most else line[: n_most - 1] + "…"
-
-
-def _text(text: str) -> str:
-    return html.escape(_label(text)) or "(none)"
-
-
-def _quoted(condition: str) -> str:
-    return f"“{html.escape(_label(condition))}”" if condition else "no condition"
-
-
-def _swatch(colour: str) -> str:
-    return f'<i style="background:{colour}"></i>'
-
-
-def _legend(colours: Mapping[str, str]) -> str:
-    return (
-        f'<p class="legend">{"".join(f"<span>{_swatch(colour)}{_text(name)}</span>" for name, colour in colours.items())}</p>'
-    )
-
-
-def _caption(text: str) -> str:
-    return f'<p class="note">{text}</p>'
-
-
 def _left_out(classes: Mapping[str, str]) -> str:
     n_more = len(classes) - len(COLOURS)
-    return _caption(f"The {n_more} classes with the fewest tokens are in the table alone.") if n_more > 0 else ""
-
-
-def _thinned(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points: means of equally many neighbours each, [n] and [n] -> [m] and [m]."""
-    if len(places) <= MAX_POINTS:
-        return places, values
-    edges = np.linspace(0, len(places), MAX_POINTS + 1).astype(int)
-    known = np.isfinite(values)
-    counts = np.add.reduceat(known, edges[:-1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.add.reduceat(np.where(known, values, 0.0), edges[:-1]) / counts
-    return np.add.reduceat(places, edges[:-1]) / np.diff(edges), means
-
-
-def _line(axes: "Axes", places: np.ndarray, values: np.ndarray, *, color: str, linewidth: float, alpha: float = 1.0) -> None:
-    marker = "o" if len(places) < 20 else None  # a line needs two points, and few ones shouldn't look like many
-    axes.plot(*_thinned(places, values), color=color, linewidth=linewidth, alpha=alpha, marker=marker, markersize=3)
-
-
-def _svg(draws: Sequence[Callable[["Axes"], None]], height: float = 2.8) -> str:
-    """Plots side by side over the steps, or as `draw` changes them, as one SVG element."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {  # matplotlib's type of it lists all its names
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "ochat",  # the same log gives the same page
-        "text.parse_math": False,  # a class may be named $x
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e4e4e4",
-        "axes.edgecolor": "#999999",
-        "axes.axisbelow": True,
-    }
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's fonts draw it, not ours
-        figure = Figure(figsize=(8.4, height), layout="constrained")
-        for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(draws))), draws, strict=True):
-            axes.set_xlabel("step")
-            draw(axes)
-        written = io.BytesIO()
-        figure.savefig(written, format="svg", metadata={"Date": None})
-    return _embedded(written.getvalue())
-
-
-def _embedded(svg: bytes) -> str:
-    """The SVG element alone, for the inside of a page: no header, no notes, no ids that only repeat in the next plot."""
-    space, link = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-    ElementTree.register_namespace("", space)
-    ElementTree.register_namespace("xlink", link)
-    root = ElementTree.fromstring(svg)
-    for metadata in root.findall(f"{{{space}}}metadata"):
-        root.remove(metadata)
-    used = " ".join(value for element in root.iter() for name, value in element.items() if name != "id")
-    for element in root.iter():
-        if f"#{element.get('id', '')}" not in used:
-            element.attrib.pop("id", None)
-    for size in ("width", "height"):  # the page's width decides
-        root.attrib.pop(size, None)
-    root.set("role", "img")
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 56rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem }
-svg { width: 100%; height: auto; display: block }
-.facts { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0 1.6rem }
-.facts div { background: #f4f6f8; border-radius: 6px; padding: .5rem .9rem }
-.facts b { display: block; font-size: 1.15rem } .facts span { color: #555; font-size: .85rem }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; font-weight: normal }
-tr > :first-child { text-align: left } tr:first-child th { color: #555; vertical-align: bottom }
-details td, details th { text-align: left; overflow-wrap: anywhere }
-.note { color: #555; font-size: .9rem } .legend { margin: .2rem 0; font-size: .9rem }
-.legend span { margin-right: 1.2rem; white-space: nowrap }
-i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em }
-details { margin: 2.2rem 0 } summary { cursor: pointer }
-"""
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""
+    return caption(f"The {n_more} classes with the fewest tokens are in the table alone.") if n_more > 0 else ""

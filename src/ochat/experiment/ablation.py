@@ -1,0 +1,222 @@
+"""`ochat experiment ablation`: does C-RLFT beat every simpler use of the same data, and where doesn't it?
+
+Each arm is trained from the same start on the same rows of a task that code can check, and asked the same new questions; each
+seed draws all of it anew, so an interval over seeds covers the data, the start and the questions. What is finished is kept:
+repeated, the command goes on, grades all replies again and writes the page."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Literal, TextIO
+
+from tqdm import tqdm
+
+from ochat.errors import OchatError, require
+from ochat.experiment import ablation_run
+from ochat.experiment.ablation_report import write_report
+from ochat.experiment.ablation_results import collect, read_arm, table
+from ochat.experiment.ablation_run import Job, make_base, run_job
+from ochat.experiment.arms import BY_NAME
+from ochat.experiment.processes import LOCK_FILE, end_with_parent, only_one
+from ochat.experiment.settings import SETTINGS, SWEEP_SEEDS, SWEEPS, Point, Setting, sweep_points
+from ochat.files import make_folder, write_json
+from ochat.model import base as embedded
+
+CONFIG_FILE, RESULTS_FILE, REPORT_FILE = "config.json", "results.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Options:
+    setting: Literal["tiny", "smollm2"] = "tiny"
+    """tiny: models of random weights, half an hour on two cores; smollm2: the embedded base model, an hour or two"""
+    folder: Path = Path("runs/ablation")
+    """where everything is kept; repeated, the command goes on from what is there"""
+    seeds: str = ""
+    """so many of the setting's seeds, as 3; or these, as 11,12,13; all five when left out"""
+    arms: tuple[str, ...] = ()
+    """arms by name; those of the setting when left out"""
+    sweep: tuple[Literal["expert-share", "weight", "quality"], ...] = ()
+    """also go through values of these, with the first three seeds"""
+    base: Path | None = None
+    """with --setting smollm2: start from this model instead, whose type takes conditions"""
+    lr: float | None = None
+    """peak learning rate, for another --base"""
+    expert_share: float | None = None
+    """share of the rows that are the expert's"""
+    weight: float | None = None
+    """weight of the sub-optimal class"""
+    quality: float | None = None
+    """share of the sub-optimal answers that are right"""
+    shuffle_conditions: bool = False
+    """deal the conditions out to the rows at random, in every arm: the null control"""
+    jobs: int | None = None
+    """runs at once; by the machine when left out"""
+    json: bool = False
+    """print the results as JSON, progress going to the error stream"""
+
+    def __post_init__(self) -> None:
+        for name in ("expert_share", "weight", "quality"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise OchatError(f"--{name.replace('_', '-')} is {value}. Give a share from 0 to 1.")
+        if self.expert_share == 0:
+            raise OchatError("--expert-share is 0. Give a share above 0: without expert rows there's nothing to compare.")
+        unknown = [name for name in self.arms if name not in BY_NAME]
+        if unknown:
+            raise OchatError(f"Unknown arm {unknown[0]!r}. Known: {', '.join(BY_NAME)}.")
+        if self.jobs is not None and self.jobs < 1:
+            raise OchatError(f"--jobs is {self.jobs}. Give 1 or more.")
+        if self.base is not None and SETTINGS[self.setting].shape is not None:
+            raise OchatError(
+                f"--base is for a setting that starts from a model, and {self.setting} doesn't: --setting smollm2."
+            )
+        parse_seeds(self.seeds, SETTINGS[self.setting].seeds)
+
+
+def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+    """The first so many of the known seeds for a number, or the numbers of a list with commas; all for nothing."""
+    try:
+        given = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise OchatError(f"--seeds is {text!r}. Give how many, as 3, or which, as 11,12,13.") from None
+    if not text.strip():
+        return known
+    if "," in text:
+        return tuple(dict.fromkeys(given))
+    if not 1 <= given[0] <= len(known):
+        raise OchatError(f"--seeds is {text}, and the setting has {len(known)}. Name other seeds with commas, as 11,12,13.")
+    return known[: given[0]]
+
+
+def main(options: Options) -> None:
+    for module in ("torch", "transformers", "matplotlib"):
+        require(module, "train", "The ablation")
+    setting = SETTINGS[options.setting]
+    if options.lr is not None:
+        setting = replace(setting, lr=options.lr)
+    make_folder(options.folder)
+    if any(options.folder.iterdir()) and not (options.folder / LOCK_FILE).exists():
+        raise OchatError(f"{options.folder} exists and is not of this command. Choose another --folder.")
+    with only_one(options.folder):
+        run(options, setting)
+
+
+def run(options: Options, setting: Setting) -> None:
+    """Train what isn't yet, then grade, print and draw."""
+    keep_to_setting(options.folder, setting, options.base)
+    seeds = parse_seeds(options.seeds, setting.seeds)
+    names = options.arms or setting.arms
+    at = Point(
+        setting.expert_share if options.expert_share is None else options.expert_share,
+        setting.weight if options.weight is None else options.weight,
+        setting.quality if options.quality is None else options.quality,
+        options.shuffle_conditions,
+    )
+    out = sys.stderr if options.json else sys.stdout
+    wanted = [(at, name, seed) for seed in seeds for name in names]
+    for sweep in options.sweep:
+        field = sweep.replace("-", "_")
+        for point in sweep_points(field, at):
+            wanted += [(point, name, seed) for seed in seeds[:SWEEP_SEEDS] for name in SWEEPS[field][1]]
+    jobs = [job_of(options, setting, *one) for one in dict.fromkeys(wanted)]
+    train(options, setting, [job for job in jobs if not job.is_done], seeds, out)
+    results = collect(jobs, setting, at)
+    write_json(options.folder / RESULTS_FILE, results.as_json())
+    report = options.folder / REPORT_FILE
+    write_report(report, results)
+    if options.json:
+        print(json.dumps(results.as_json()))
+        return
+    print("\n" + table(results) + f"\n\nReport: {report}")
+
+
+def keep_to_setting(folder: Path, setting: Setting, base: Path | None) -> None:
+    """Note in the folder what its runs are of; raises OchatError where they are of something else."""
+    made_with = json.loads(json.dumps({"setting": asdict(setting), "base": str(base.resolve()) if base else None}))
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        write_json(path, made_with)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if before != made_with:
+        name = before.get("setting", {}).get("name", "another setting")
+        raise OchatError(f"{folder} holds runs of other settings ({name}). Choose another --folder.")
+
+
+def job_of(options: Options, setting: Setting, point: Point, name: str, seed: int) -> Job:
+    """The job of an arm with a seed at a point."""
+    folder = options.folder.resolve()
+    base = options.base.resolve() if options.base else folder / "base"
+    if setting.shape is not None:
+        base = base / f"seed-{seed}"
+    return Job(setting, point, name, seed, base, folder / point.name / f"seed-{seed}" / name)
+
+
+def train(options: Options, setting: Setting, jobs: Sequence[Job], seeds: Sequence[int], out: TextIO) -> None:
+    """Do the jobs, as many at once as the machine has room for, and say what each came to."""
+    if not jobs:
+        return
+    # A run on all cores, or on its share of them. Read when torch loads, in the processes that are started below.
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_at_once = options.jobs or (max(1, n_cores // setting.threads) if setting.threads else 1)
+    os.environ["OMP_NUM_THREADS"] = str(setting.threads or max(1, n_cores // n_at_once))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["TQDM_DISABLE"] = "1"  # of the runs' own bars, in their logs; ours is told otherwise below
+    if setting.shape is None and options.base is None and not (options.folder / "base").is_dir():
+        embedded.main(embedded.Options(options.folder / "base"))
+    print(f"{len(jobs)} runs, {n_at_once} at once; the log of each is {options.folder}/…/{ablation_run.LOG_FILE}", file=out)
+    with pool(n_at_once) as executor:
+        if setting.shape is not None:
+            missing = [seed for seed in seeds if not (options.folder / "base" / f"seed-{seed}").is_dir()]
+            list(executor.map(make_base, [setting] * len(missing), missing, [base_of(options, seed) for seed in missing]))
+        waiting = {executor.submit(run_job, job): job for job in jobs}
+        total = sum(job.arm.cost for job in jobs)
+        with tqdm(total=round(total, 2), unit="run", disable=False, mininterval=5, smoothing=0, file=sys.stderr) as bar:
+            for future in as_completed(waiting):
+                job = waiting[future]
+                future.result()
+                bar.write(line_of(job), file=out)
+                bar.update(job.arm.cost)
+
+
+def base_of(options: Options, seed: int) -> Path:
+    """The folder of a seed's model of random weights."""
+    return options.folder.resolve() / "base" / f"seed-{seed}"
+
+
+def line_of(job: Job) -> str:
+    """What a finished job came to."""
+    found = read_arm(job)
+    value = f"{found.accuracy[found.conditions[0]]:.3f} right"
+    more = f", {found.accuracy[found.conditions[1]]:.3f} under {found.conditions[1]}" if len(found.conditions) > 1 else ""
+    return f"  seed {job.seed:<4} {job.arm.title:<32} {value}{more}  ({found.seconds:.0f} s)"
+
+
+@contextmanager
+def pool(n_at_once: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of their own beginning, which end when this one does, however that is."""
+    executor = ProcessPoolExecutor(n_at_once, mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        yield executor
+        executor.shutdown()
+    except BrokenProcessPool as error:
+        raise OchatError(
+            "A run's process was killed, perhaps for want of memory. Give --jobs 1, or repeat to go on."
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in active_children():
+            child.terminate()
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with_parent()

@@ -1,0 +1,263 @@
+"""The ablation's page: bars with intervals over seeds, what the condition does, curves, sweeps, and what doesn't carry over.
+
+Each plot is also written as a file beside the page, so that it can be shown elsewhere."""
+
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ochat.evaluation.statistics import Estimate, mean_of_runs
+from ochat.experiment.ablation_results import (
+    ArmRun,
+    Results,
+    SweepValue,
+    accuracy,
+    difference,
+    sweep_verdict,
+    verdict,
+)
+from ochat.experiment.ablation_run import STATES_FILE
+from ochat.experiment.arms import BY_NAME, C_RLFT, EXPERT_CLASS, NEITHER, SHUFFLED, SUBOPTIMAL_CLASS
+from ochat.files import write_text
+from ochat.page import BLACK, COLOURS, CONDITION_COLOURS, caption, draw_line, escaped, legend, page, plots, section
+from ochat.training.config import LOG_FILE
+from ochat.training.read_log import read_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LIMITS = (
+    "A model of this size on arithmetic says that the mechanism works: the condition separates what the sources do, and the weight "
+    "decides whose way counts where they share parameters. It doesn't say how much a 7B model gains on open-ended chat. There the "
+    "base model knows most of the task, sources differ in style more than in a systematic mistake, answers are judged rather than "
+    "checked, and a share of expert data is thousands of conversations rather than a hundred and fifty."
+)
+
+
+def write_report(path: Path, results: Results) -> None:
+    """Write the page, and its plots in the folder `figures` beside it."""
+    figures: dict[str, str] = {}
+    sections = [
+        "".join(f"<p>{html.escape(line)}</p>" for line in verdict(results)),
+        section("Every arm", _arms(results, figures)),
+        section("Does the condition do anything?", _condition(results, figures)),
+        section("Inside the model", _states(results, figures)),
+        section("Curves", _curves(results, figures)),
+        *(section(f"Sweep: {_words(name)}", _sweep(name, values, figures)) for name, values in results.sweeps.items()),
+        section("What doesn't carry over", iter([f"<p>{LIMITS}</p>"])),
+        _settings(results),
+    ]
+    write_text(path, page(f"Ablation: {escaped(results.setting.name)}", sections))
+    for name, svg in figures.items():
+        write_text(path.parent / "figures" / f"{name}.svg", svg + "\n")
+
+
+def _words(name: str) -> str:
+    return {"expert_share": "share of expert rows", "weight": "weight of the sub-optimal class"}.get(
+        name, "share of the sub-optimal answers that are right"
+    )
+
+
+def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
+    names = list(results.arms)
+    estimates = [accuracy(runs) for runs in results.arms.values()]
+
+    def draw(axes: "Axes") -> None:
+        for place, (name, estimate) in enumerate(zip(names, estimates, strict=True)):
+            colour = COLOURS[0] if name == C_RLFT.name else "#9aa5b1"
+            axes.barh(place, estimate.value, color=colour, height=0.62)
+            _whisker(axes, estimate, place)
+            points = [run.accuracy[run.conditions[0]] for run in results.arms[name]]
+            axes.plot(points, [place] * len(points), "|", color="white", markersize=9)
+        axes.set_yticks(range(len(names)), [BY_NAME[name].title for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1.02)
+        axes.set_xlabel("share of right answers")
+        axes.grid(axis="y", visible=False)
+
+    figures["arms"] = plots([draw], height=0.9 + 0.34 * len(names))
+    yield figures["arms"]
+    n = len(results.seeds)
+    yield caption(
+        f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: rows, beginning and questions are all drawn anew), and "
+        f"each seed as a white mark. {results.setting.n_test} questions each that no row answers; greedy replies."
+    )
+    head = "".join(
+        f"<th>{cell}</th>"
+        for cell in ("arm", "right", "carries forgotten", "under the other condition", "C-RLFT's lead", "epochs", "seconds")
+    )
+    full, rows = results.arms.get(C_RLFT.name), ""
+    for (name, runs), estimate in zip(results.arms.items(), estimates, strict=True):
+        other = runs[0].conditions[1:]
+        cells = [
+            str(estimate),
+            f"{mean_of_runs([run.mistaken[run.conditions[0]] for run in runs]).value:.3f}",
+            f"{mean_of_runs([run.accuracy[other[0]] for run in runs]).value:.3f}" if other else "–",
+            difference(full, runs).signed() if full and name != C_RLFT.name else "–",
+            " ".join(sorted({"+".join(f"{share:g}" for share in run.shares) for run in runs})),
+            f"{mean_of_runs([run.seconds for run in runs]).value:.0f}",
+        ]
+        rows += f"<tr><th>{escaped(BY_NAME[name].title)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    yield f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+    yield caption(
+        "Carries forgotten: of the questions with a carry, the share answered as the sub-optimal source does. Epochs: the share of "
+        "the full length that was trained, by stage; where there was a choice, what a hundred other questions preferred. The lead is "
+        "the mean of each seed's own difference."
+    )
+
+
+def _whisker(axes: "Axes", estimate: Estimate, place: float, *, upright: bool = False) -> None:
+    """An interval's line, as far as it lies between 0 and 1."""
+    ends = [min(1.0, max(0.0, end)) for end in (estimate.low, estimate.high)]
+    if not np.isfinite(estimate.high):
+        return  # one seed
+    if upright:
+        axes.plot([place, place], ends, color=BLACK, linewidth=1.2)
+    else:
+        axes.plot(ends, [place, place], color=BLACK, linewidth=1.2)
+
+
+def _with_losses(results: Results) -> dict[str, Sequence[ArmRun]]:
+    return {name: runs for name, runs in results.arms.items() if all(run.losses for run in runs)}
+
+
+def _condition(results: Results, figures: dict[str, str]) -> Iterator[str]:
+    arms = _with_losses(results)
+    if not arms:
+        return
+    conditions = results.setting.conditions
+    colours = dict(zip(conditions, CONDITION_COLOURS, strict=False))
+
+    def draw(name: str) -> Callable[["Axes"], None]:
+        def on(axes: "Axes") -> None:
+            for row, source in enumerate((EXPERT_CLASS, SUBOPTIMAL_CLASS)):
+                for number, (condition, colour) in enumerate(colours.items()):
+                    place = row + (number - 0.5) * 0.36
+                    estimate = mean_of_runs([run.losses[source][condition] for run in arms[name]])
+                    axes.barh(place, estimate.value, height=0.32, color=colour)
+                    if np.isfinite(estimate.low):
+                        axes.plot([max(0, estimate.low), estimate.high], [place, place], color=BLACK, linewidth=1.2)
+            axes.set_yticks((0, 1), ("right answers", "without carries"))
+            axes.set_ylim(1.6, -0.6)
+            axes.set_title(BY_NAME[name].title, fontsize=9)
+            axes.set_xlabel("loss, nats a token")
+            axes.grid(axis="y", visible=False)
+
+        return on
+
+    figures["losses"] = plots([draw(name) for name in arms], height=2.2)
+    yield figures["losses"]
+    yield legend(colours)
+    yield caption(
+        "The counterfactual loss: the same answers to the test questions with a carry, scored under each condition. Where the condition "
+        "works, right answers are likelier under the expert's, and forgotten carries under the other."
+    )
+
+
+def _projected(states: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
+    """Each condition's states [n, H] in the plane of the two first principal components of all, [n, 2], and the variance's share there."""
+    whole = np.concatenate(list(states.values())).astype(np.float64)
+    centre = whole.mean(axis=0)
+    _, values, axes = np.linalg.svd(whole - centre, full_matrices=False)
+    share = float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-30))
+    return {name: (found.astype(np.float64) - centre) @ axes[:2].T for name, found in states.items()}, share
+
+
+def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
+    shown = [
+        (name, results.folders[name][0] / STATES_FILE)
+        for name in (C_RLFT.name, SHUFFLED.name)
+        if name in results.folders and (results.folders[name][0] / STATES_FILE).is_file()
+    ]
+    if not shown:
+        return
+    colours = dict(zip(results.setting.conditions, CONDITION_COLOURS, strict=False))
+
+    def draw(name: str, path: Path) -> Callable[["Axes"], None]:
+        with np.load(path) as file:
+            points, share = _projected({condition: file[condition] for condition in colours})
+
+        def on(axes: "Axes") -> None:
+            for condition, colour in colours.items():
+                axes.scatter(points[condition][:, 0], points[condition][:, 1], s=7, color=colour, alpha=0.7, linewidths=0)
+            axes.set_title(f"{BY_NAME[name].title} ({share:.0%} of the variance)", fontsize=9)
+            axes.set_xlabel("first principal component")
+            axes.set_ylabel("second")
+
+        return on
+
+    figures["states"] = plots([draw(name, path) for name, path in shown], height=3.4)
+    yield figures["states"]
+    yield legend(colours)
+    yield caption(
+        f"The last layer's state from which the first token that a carry decides is predicted, for the same questions under each condition, projected on "
+        f"their two principal components; seed {results.arms[shown[0][0]][0].seed}. Two clouds: the model keeps two ways of answering apart."
+    )
+
+
+def _curves(results: Results, figures: dict[str, str]) -> Iterator[str]:
+    shown = [name for name in (C_RLFT.name, "no-weight", NEITHER.name) if name in results.folders]
+    logs = {name: results.folders[name][0] / "stage-1" / "run-1" / LOG_FILE for name in shown}
+    if not logs:
+        return
+    colours = {EXPERT_CLASS: COLOURS[0], SUBOPTIMAL_CLASS: COLOURS[1]}
+
+    def draw(name: str, path: Path) -> Callable[["Axes"], None]:
+        lines = [line for line in read_log(path) if line["step"] > 0]
+
+        def on(axes: "Axes") -> None:
+            for source, colour in colours.items():
+                own = [line for line in lines if source in line["classes"]]
+                steps, values = (
+                    np.array(x, float) for x in zip(*((w["step"], w["classes"][source]["nll"]) for w in own), strict=True)
+                )
+                window = max(1, len(values) // 60)
+                smooth = np.convolve(values, np.ones(window) / window, "valid")
+                draw_line(axes, steps[window - 1 :], smooth, color=colour, linewidth=1.6)
+            axes.set_title(BY_NAME[name].title, fontsize=9)
+            axes.set_ylabel("loss in training, nats a token")
+            axes.set_ylim(bottom=0)
+
+        return on
+
+    figures["curves"] = plots([draw(name, path) for name, path in logs.items()], height=2.6)
+    yield figures["curves"]
+    yield legend(colours)
+    yield caption(
+        f"The loss of each source's answers while training, without weights; seed {results.arms[shown[0]][0].seed}. The sub-optimal source's "
+        "can't fall to 0: whether it forgets the carries of a new question is chance."
+    )
+
+
+def _sweep(name: str, values: Sequence[SweepValue], figures: dict[str, str]) -> Iterator[str]:
+    arms = list(dict.fromkeys(arm for at in values for arm in at.arms))
+    colours = {BY_NAME[arm].title: COLOURS[number] for number, arm in enumerate(arms)}
+
+    def draw(axes: "Axes") -> None:
+        for number, arm in enumerate(arms):
+            own = [(place, accuracy(at.arms[arm])) for place, at in enumerate(values) if arm in at.arms]
+            places = [place + 0.06 * (number - (len(arms) - 1) / 2) for place, _ in own]
+            axes.plot(places, [estimate.value for _, estimate in own], color=COLOURS[number], marker="o", markersize=4)
+            for place, (_, estimate) in zip(places, own, strict=True):
+                _whisker(axes, estimate, place, upright=True)
+        axes.set_xticks(range(len(values)), [f"{at.value:g}" for at in values])
+        axes.set_xlabel(_words(name))
+        axes.set_ylabel("share of right answers")
+        axes.set_ylim(0, 1.02)
+
+    figures[f"sweep-{name.replace('_', '-')}"] = plots([draw], height=2.8)
+    yield figures[f"sweep-{name.replace('_', '-')}"]
+    yield legend(colours)
+    seeds = sorted({run.seed for at in values for runs in at.arms.values() for run in runs})
+    told = [line for arm in arms if arm != C_RLFT.name and (line := sweep_verdict(values, arm))]
+    yield caption(f"Means over up to {len(seeds)} seeds with 95 % intervals. {' '.join(told)}")
+
+
+def _settings(results: Results) -> str:
+    given = {**asdict(results.setting), **asdict(results.point), "seeds": results.seeds}
+    rows = "".join(f"<tr><th>{escaped(name)}</th><td>{escaped(str(value))}</td></tr>" for name, value in given.items())
+    return f"<details><summary>Settings</summary><table>{rows}</table></details>"
