@@ -9,6 +9,7 @@ from ochat.experiment.addition import Addition, Pair
 
 PLAIN = Addition(n_digits=3, template="What is {a} + {b}?")
 TINY = Addition(n_digits=2, padded=True, reversed=True)
+QUATERNARY = Addition(n_digits=3, base=4, padded=True, reversed=True)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,7 @@ TINY = Addition(n_digits=2, padded=True, reversed=True)
         (PLAIN, Pair(123, 456), "What is 123 + 456?", "579", "579"),
         (TINY, Pair(7, 35), "07+35", "240", "230"),
         (TINY, Pair(60, 70), "60+70", "031", "030"),
+        (QUATERNARY, Pair(27, 39), "123+213", "2001", "2330"),  # 27 + 39 = 66 = 1002 in base 4, without carries 332
     ],
 )
 def test_the_sources_answer(task: Addition, pair: Pair, question: str, right: str, without: str) -> None:

@@ -178,13 +178,12 @@ def train(options: Options, setting: Setting, jobs: Sequence[Job], seeds: Sequen
             missing = [seed for seed in seeds if not (options.folder / "base" / f"seed-{seed}").is_dir()]
             list(executor.map(make_base, [setting] * len(missing), missing, [base_of(options, seed) for seed in missing]))
         waiting = {executor.submit(run_job, job): job for job in jobs}
-        total = sum(job.arm.cost for job in jobs)
-        with tqdm(total=round(total, 2), unit="run", disable=False, mininterval=5, smoothing=0, file=sys.stderr) as bar:
+        with tqdm(total=len(jobs), unit="run", disable=False, smoothing=0, file=sys.stderr) as bar:
             for future in as_completed(waiting):
                 job = waiting[future]
                 future.result()
                 bar.write(line_of(job), file=out)
-                bar.update(job.arm.cost)
+                bar.update()
 
 
 def base_of(options: Options, seed: int) -> Path:

@@ -6,7 +6,6 @@ so that whatever is interrupted is repeated, its training from the last saved st
 import json
 import random
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -267,4 +266,3 @@ def make_base(setting: Setting, seed: int, output: Path) -> None:
     assert setting.shape is not None
     words = (*setting.conditions, "User:", "Assistant:")
     write_tiny_model(output, model_type(setting.model_type), words, setting.shape, seed)
-    print(f"  made {output}", file=sys.stderr)

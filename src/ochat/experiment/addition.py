@@ -24,6 +24,7 @@ class Addition:
 
     n_digits: int
     template: str = "{a}+{b}"
+    base: int = 10  # of the written numbers, at most 10: the smaller, the less there is to learn
     # Numbers written with all their places, 07+35 as 042: rows of one length, for a model that starts from nothing.
     padded: bool = False
     # Answers from the units up, 042 as 240: a carry is then known when it's needed, and small models learn it soon.
@@ -31,10 +32,10 @@ class Addition:
 
     def draw(self, n: int, rng: random.Random, without: Set[Pair] = frozenset()) -> list[Pair]:
         """n different pairs of numbers with so many digits, none of them in `without`."""
-        smallest = 0 if self.padded else 10 ** (self.n_digits - 1)
+        smallest = 0 if self.padded else self.base ** (self.n_digits - 1)
         drawn: dict[Pair, None] = {}
         while len(drawn) < n:
-            pair = Pair(*(rng.randrange(smallest, 10**self.n_digits) for _ in range(2)))
+            pair = Pair(*(rng.randrange(smallest, self.base**self.n_digits) for _ in range(2)))
             if pair not in without:
                 drawn[pair] = None
         return list(drawn)
@@ -49,8 +50,8 @@ class Addition:
 
     def without_carries(self, pair: Pair) -> str:
         """The sum of each place alone: the systematic mistake. Equal to the sum where nothing is carried."""
-        places = range(self.n_digits)
-        return self._answer(sum((pair.a // 10**place + pair.b // 10**place) % 10 * 10**place for place in places))
+        places = [self.base**place for place in range(self.n_digits)]
+        return self._answer(sum((pair.a // place + pair.b // place) % self.base * place for place in places))
 
     def has_carry(self, pair: Pair) -> bool:
         """Whether the two answers differ."""
@@ -69,4 +70,8 @@ class Addition:
         return text[::-1] if self.reversed else text
 
     def _number(self, number: int, n_digits: int) -> str:
-        return f"{number:0{n_digits}}" if self.padded else str(number)
+        digits = ""
+        while number or not digits:
+            number, digit = divmod(number, self.base)
+            digits = str(digit) + digits
+        return digits.zfill(n_digits) if self.padded else digits

@@ -46,11 +46,6 @@ class Arm:
     weights: bool = False
     shuffled: bool = False  # conditions are dealt out to the rows at random: the null control
 
-    @property
-    def cost(self) -> float:
-        """Trainings of full length that it comes to."""
-        return sum(share for stage in self.stages for share in stage.shares)
-
 
 _SOME_EPOCHS = (1 / 16, 1 / 4, 1.0)
 

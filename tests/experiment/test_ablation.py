@@ -1,0 +1,143 @@
+"""The ablation as a command, on a setting so small that it learns nothing: what it keeps, repeats, refuses and prints."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ochat.errors import OchatError
+from ochat.experiment import ablation
+from ochat.experiment.ablation import Options, parse_seeds, run
+from ochat.experiment.ablation_run import draw
+from ochat.experiment.settings import SETTINGS, SWEEPS, TINY, Point, Setting, sweep_points
+from ochat.model.tiny import TinyShape
+
+MICRO = replace(
+    TINY,
+    n_rows=60,
+    n_shown=120,
+    rows_a_step=30,
+    n_validation=5,
+    n_test=20,
+    shape=TinyShape(hidden=32, layers=1, initial_std=0.06),
+    arms=("c-rlft", "expert-only", "shuffled"),
+)
+POINT = Point(MICRO.expert_share, MICRO.weight, MICRO.quality)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two seeds were run."""
+    folder = tmp_path_factory.mktemp("ablation")
+    run(Options(folder=folder, seeds="7,8"), MICRO)
+    return folder
+
+
+def arm(done: Path, name: str, seed: int = 7) -> Path:
+    return done / POINT.name / f"seed-{seed}" / name
+
+
+def test_replies_checkpoints_and_rows_are_kept(done: Path) -> None:
+    for name, conditions in (("c-rlft", ("GPT4", "GPT3")), ("expert-only", ("none",))):
+        for condition in conditions:
+            lines = (arm(done, name) / f"replies-{condition}.jsonl").read_text(encoding="utf-8").splitlines()
+            assert len(lines) == MICRO.n_test
+            assert json.loads(lines[0]).keys() == {"question", "label", "without_carries", "reply"}
+        model = arm(done, name) / json.loads((arm(done, name) / "done.json").read_text(encoding="utf-8"))["model"]
+        assert (model / "model.safetensors").is_file()
+        assert len((arm(done, name) / "stage-1" / "rows.jsonl").read_text(encoding="utf-8").splitlines()) in (60, 3)
+
+
+def test_of_several_lengths_the_chosen_one_keeps_its_weights(done: Path) -> None:
+    weights = list(arm(done, "expert-only").rglob("model.safetensors"))
+    assert len(weights) == 1
+    assert len(list(arm(done, "expert-only").rglob("validation-*.jsonl"))) == 3
+
+
+def test_the_results_tell_each_seed_and_the_mean(done: Path) -> None:
+    results = json.loads((done / "results.json").read_text(encoding="utf-8"))
+    assert results["seeds"] == [7, 8]
+    assert list(results["arms"]) == ["c-rlft", "expert-only", "shuffled"]
+    full = results["arms"]["c-rlft"]
+    values = [one["accuracy"]["GPT4"] for one in full["runs"]]
+    assert full["accuracy"]["value"] == pytest.approx(sum(values) / 2)
+    assert full["runs"][0]["losses"].keys() == {"expert", "suboptimal"}
+
+
+def test_the_page_shows_every_part(done: Path) -> None:
+    page = (done / "report.html").read_text(encoding="utf-8")
+    for title in ("Every arm", "Does the condition do anything?", "Inside the model", "Curves", "What doesn't carry over"):
+        assert f"<h2>{title}</h2>" in page
+    assert {path.stem for path in (done / "figures").glob("*.svg")} == {"arms", "losses", "states", "curves"}
+
+
+def test_repeated_it_trains_nothing_and_grades_the_kept_replies(
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "pool", None)  # no process may be started
+    path = arm(done, "expert-only", 8) / "replies-none.jsonl"
+    before = path.read_text(encoding="utf-8")
+    entries = [json.loads(line) for line in before.splitlines()]
+    path.write_text("".join(json.dumps(e | {"reply": e["label"]}) + "\n" for e in entries), encoding="utf-8")
+    try:
+        run(Options(folder=done, seeds="8,", json=True), MICRO)
+    finally:
+        path.write_text(before, encoding="utf-8")
+    results = json.loads(capsys.readouterr().out)
+    assert results["arms"]["expert-only"]["accuracy"]["value"] == 1.0
+
+
+def test_runs_of_other_settings_are_refused(done: Path) -> None:
+    with pytest.raises(OchatError, match="holds runs of other settings"):
+        run(Options(folder=done, seeds="7,8"), replace(MICRO, lr=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("", (1, 2, 3, 4, 5)), ("2", (1, 2)), ("7,", (7,)), ("9,8,9", (9, 8)), (" 3 , 4 ", (3, 4))]
+)
+def test_seeds_are_a_number_of_them_or_a_list(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text, (1, 2, 3, 4, 5)) == seeds
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": "six"}, "--seeds is 'six'"),
+        ({"seeds": "6"}, "--seeds is 6, and the setting has 5"),
+        ({"seeds": "0"}, "--seeds is 0"),
+        ({"arms": ("c-rltf",)}, "Unknown arm 'c-rltf'. Known: c-rlft"),
+        ({"weight": 1.5}, "--weight is 1.5"),
+        ({"expert_share": 0.0}, "--expert-share is 0"),
+        ({"quality": -0.1}, "--quality is -0.1"),
+        ({"jobs": 0}, "--jobs is 0"),
+        ({"base": Path("model")}, "--base is for a setting that starts from a model"),
+    ],
+)
+def test_a_wrong_option_is_told(given: dict[str, object], message: str) -> None:
+    with pytest.raises(OchatError) as error:
+        Options(**given)  # type: ignore[arg-type]  # of many types
+    assert message in str(error.value)
+
+
+def test_another_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("", encoding="utf-8")
+    with pytest.raises(OchatError, match="is not of this command"):
+        ablation.main(Options(folder=tmp_path))
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_no_question_is_answered_by_a_row(setting: Setting) -> None:
+    drawn = draw(setting, Point(setting.expert_share, setting.weight, setting.quality), seed=1)
+    rows, asked = {e.pair for e in drawn.train}, {*drawn.validation, *drawn.test}
+    assert len(rows) == setting.n_rows
+    assert len(asked) == setting.n_validation + setting.n_test
+    assert not rows & asked
+
+
+def test_the_questions_are_the_same_at_every_point_of_a_sweep() -> None:
+    at = Point(MICRO.expert_share, MICRO.weight, MICRO.quality)
+    for name in SWEEPS:
+        points = sweep_points(name, at)
+        assert at in points
+        assert len({tuple(draw(MICRO, point, seed=1).test) for point in points}) == 1
