@@ -99,6 +99,21 @@ def test_what_was_answered_is_not_asked_again(
     assert read_correct(tmp_path / "out") == [True, False]
 
 
+def test_questions_without_options_are_graded_by_the_last_number(
+    options: dict[str, object], server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"question": "6*7?", "label": ["42"]}\n{"question": "6*8?", "label": ["48"]}\n')
+    server.reply = "It's 042."
+    main(Options(**options))
+    assert read_correct(tmp_path / "out") == [True, False]
+
+
+def test_a_label_that_is_neither_option_nor_number_is_named(options: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"question": "6*7?", "label": ["42"]}\n{"question": "?", "label": ["many"]}\n')
+    with pytest.raises(OchatError, match=r"questions.jsonl:2: the question has no options and its label is no number"):
+        main(Options(**options))
+
+
 def test_a_busy_server_is_asked_again(options: dict[str, object], server: Server, tmp_path: Path) -> None:
     server.failures = [503, 429]
     main(Options(**options))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ochat.errors import OchatError, require
 from ochat.evaluation.graders.choice import grade_choice
+from ochat.evaluation.graders.number import grade_number, value
 from ochat.evaluation.journal import Journal, request_key
 from ochat.evaluation.statistics import share
 from ochat.files import hold, make_folder, write_json, write_text
@@ -20,7 +21,7 @@ CONFIG_FILE, JOURNAL_FILE, GRADES_FILE, SUMMARY_FILE = "config.json", "replies.j
 @dataclass(frozen=True)
 class Options:
     questions: Path
-    """jsonl of {"question", "options", "label"}"""
+    """jsonl of {"question", "options", "label"}; without options the reply's last number is its answer"""
     output: Path
     """folder for replies, grades and the summary; repeated, what was answered isn't asked again"""
     base_url: str = "http://localhost:18888/v1"
@@ -44,8 +45,10 @@ def main(options: Options) -> None:
     require("aiohttp", "eval", "Evaluation")
     questions = read_questions(options.questions)
     for number, question in enumerate(questions, start=1):
-        if not question.options:
-            raise OchatError(f"{options.questions}:{number}: the question has no options, and none is graded without yet.")
+        if not question.options and not all(value(label) is not None for label in question.label):
+            raise OchatError(
+                f"{options.questions}:{number}: the question has no options and its label is no number. Give one of the two."
+            )
     write_grades(options, questions, asyncio.run(_replies(options, questions)))
 
 
@@ -105,7 +108,10 @@ def _named(model: object) -> str:
 
 def write_grades(options: Options, questions: list[Question], replies: list[str]) -> None:
     """Grade the replies, write the grades and their summary, and print it."""
-    grades = [grade_choice(question, reply) for question, reply in zip(questions, replies, strict=True)]
+    grades = [
+        grade_choice(question, reply) if question.options else grade_number(question, reply)
+        for question, reply in zip(questions, replies, strict=True)
+    ]
     lines = [
         {"question": question.question, "reply": reply, **asdict(grade)}
         for question, reply, grade in zip(questions, replies, grades, strict=True)

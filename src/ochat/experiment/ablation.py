@@ -35,12 +35,12 @@ CONFIG_FILE, RESULTS_FILE, REPORT_FILE = "config.json", "results.json", "report.
 
 @dataclass(frozen=True)
 class Options:
-    setting: Literal["tiny", "smollm2"] = "tiny"
-    """tiny: models of random weights, half an hour on two cores; smollm2: the embedded base model, an hour or two"""
+    setting: Literal["tiny", "smollm2", "short"] = "tiny"
+    """tiny: models of random weights, half an hour on two cores; smollm2: the embedded base model, an hour or two; short: minutes"""
     folder: Path = Path("runs/ablation")
     """where everything is kept; repeated, the command goes on from what is there"""
     seeds: str = ""
-    """so many of the setting's seeds, as 3; or these, as 11,12,13; all five when left out"""
+    """so many of the setting's seeds, as 3; or these, as 11,12,13; all when left out"""
     arms: tuple[str, ...] = ()
     """arms by name; those of the setting when left out"""
     sweep: tuple[Literal["expert-share", "weight", "quality"], ...] = ()

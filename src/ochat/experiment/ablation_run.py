@@ -38,6 +38,7 @@ from ochat.files import make_folder, new_file, write_json, write_text
 from ochat.questions import Question
 
 DONE_FILE, LOSSES_FILE, STATES_FILE, LOG_FILE = "done.json", "losses.json", "states.npz", "log.txt"
+QUESTIONS_FILE = "questions.jsonl"
 N_STATES = 200  # questions of the picture, under each condition
 
 
@@ -139,6 +140,8 @@ def _run(job: Job) -> None:
         model, share, steps = _stage(job, number, stage, drawn, model)
         chosen.append(share)
         n_steps.append(steps)
+    questions = [setting.task.as_question(pair).model_dump_json() + "\n" for pair in drawn.test]
+    write_text(job.folder / QUESTIONS_FILE, "".join(questions))  # for `ochat eval run`, against a server
     for condition in conditions_asked(arm, setting):
         _ask(job, model, drawn.test, condition, job.folder / replies_file(condition))
     if arm.conditions:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ochat.conversation import Conversation
+from ochat.model.generate import of_one_length
 from ochat.template import ConversationTemplate
 from ochat.training.batch import make_batch
 from ochat.training.loss import LossModel
@@ -49,8 +50,9 @@ def last_hidden_states(
 ) -> npt.NDArray[np.float32]:
     """The last layer's state at each prompt's last token, from which the reply's first token is predicted: [n, hidden size]."""
     decoder = model.get_decoder()
-    states = []
-    for row in rows:
-        ids = torch.tensor([template.prompt(row)], device=model.device)
-        states.append(decoder(input_ids=ids, use_cache=False).last_hidden_state[0, -1].float().cpu().numpy())
-    return np.stack(states)
+    prompts = [template.prompt(row) for row in rows]
+    states = np.empty((len(rows), model.config.hidden_size), np.float32)
+    for numbers in of_one_length(prompts, 0):
+        ids = torch.tensor([prompts[number] for number in numbers], device=model.device)
+        states[numbers] = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, -1].float().cpu().numpy()
+    return states
