@@ -72,7 +72,7 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
             axes.barh(place, estimate.value, color=colour, height=0.62)
             _whisker(axes, estimate, place)
             points = [run.accuracy[run.conditions[0]] for run in results.arms[name]]
-            axes.plot(points, [place] * len(points), "|", color="white", markersize=9)
+            axes.plot(points, [place + 0.2] * len(points), "o", color=BLACK, markersize=2.5)
         axes.set_yticks(range(len(names)), [BY_NAME[name].title for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 1.02)
@@ -84,7 +84,7 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
     n = len(results.seeds)
     yield caption(
         f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: rows, beginning and questions are all drawn anew), and "
-        f"each seed as a white mark. {results.setting.n_test} questions each that no row answers; greedy replies."
+        f"each seed as a dot. {results.setting.n_test} questions each that no row answers; greedy replies."
     )
     head = "".join(
         f"<th>{cell}</th>"
@@ -94,11 +94,11 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
     for (name, runs), estimate in zip(results.arms.items(), estimates, strict=True):
         other = runs[0].conditions[1:]
         cells = [
-            str(estimate),
+            _unbroken(str(estimate)),
             f"{mean_of_runs([run.mistaken[run.conditions[0]] for run in runs]).value:.3f}",
             f"{mean_of_runs([run.accuracy[other[0]] for run in runs]).value:.3f}" if other else "–",
-            difference(full, runs).signed() if full and name != C_RLFT.name else "–",
-            " ".join(sorted({"+".join(f"{share:g}" for share in run.shares) for run in runs})),
+            _unbroken(difference(full, runs).signed()) if full and name != C_RLFT.name else "–",
+            ", ".join("+".join(f"{share:g}" for share in run.shares) for run in runs) if _chosen(runs) else "1",
             f"{mean_of_runs([run.seconds for run in runs]).value:.0f}",
         ]
         rows += f"<tr><th>{escaped(BY_NAME[name].title)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
@@ -108,6 +108,14 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
         "the full length that was trained, by stage; where there was a choice, what a hundred other questions preferred. The lead is "
         "the mean of each seed's own difference."
     )
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "&nbsp;")
+
+
+def _chosen(runs: Sequence[ArmRun]) -> bool:
+    return any(run.shares != (1.0,) for run in runs)
 
 
 def _whisker(axes: "Axes", estimate: Estimate, place: float, *, upright: bool = False) -> None:
@@ -182,6 +190,8 @@ def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
             points, share = _projected({condition: file[condition] for condition in colours})
 
         def on(axes: "Axes") -> None:
+            for ends in zip(*points.values(), strict=True):
+                axes.plot(*np.transpose(ends), color="#999999", linewidth=0.5, zorder=0)
             for condition, colour in colours.items():
                 axes.scatter(points[condition][:, 0], points[condition][:, 1], s=7, color=colour, alpha=0.7, linewidths=0)
             axes.set_title(f"{BY_NAME[name].title} ({share:.0%} of the variance)", fontsize=9)
@@ -195,7 +205,8 @@ def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
     yield legend(colours)
     yield caption(
         f"The last layer's state from which the first token that a carry decides is predicted, for the same questions under each condition, projected on "
-        f"their two principal components; seed {results.arms[shown[0][0]][0].seed}. Two clouds: the model keeps two ways of answering apart."
+        f"their two principal components; seed {results.arms[shown[0][0]][0].seed}. A line joins the two states of a question: "
+        "where it is long, the condition changes the answer."
     )
 
 

@@ -150,13 +150,13 @@ def verdict(results: Results) -> list[str]:
     others = {name: difference(full, runs) for name, runs in results.arms.items() if name not in (C_RLFT.name, SHUFFLED.name)}
     lines = []
     for title, chosen in (
-        ("better than C-RLFT", [name for name, d in others.items() if d.high < 0]),
-        ("not told apart from C-RLFT", [name for name, d in others.items() if d.low <= 0 <= d.high]),
+        ("Better than C-RLFT (C-RLFT's lead, 95 % interval)", [name for name, d in others.items() if d.high < 0]),
+        ("Not told apart from C-RLFT", [name for name, d in others.items() if d.low <= 0 <= d.high]),
         ("C-RLFT is better than", [name for name, d in others.items() if d.low > 0]),
     ):
         if chosen:
             told = "; ".join(f"{BY_NAME[name].title} ({others[name].signed()})" for name in chosen)
-            lines.append(f"{title[0].upper()}{title[1:]}: {told}.")
+            lines.append(f"{title}: {told}.")
     if SHUFFLED.name in results.arms:
         effect = condition_effect(results.arms[SHUFFLED.name])
         vanished = effect.low <= 0 <= effect.high
