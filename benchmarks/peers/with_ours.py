@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gradients import run_cases
 
-from ochat.data.dataset import META_FILE, Dataset, SplitWriter, TokenRow
+from ochat.data.dataset import META_FILE, Dataset, ShardWriter, TokenRow
 from ochat.data.packing import Plan, plan
 from ochat.training.config import Options
 from ochat.training.ranks import join_ranks, leave_ranks
@@ -22,10 +22,10 @@ def run(case: dict[str, Any]) -> None:
     folder = Path(case["rows"]).parent / f"data.{ranks.rank}"
     folder.mkdir(exist_ok=True)
     (folder / META_FILE).write_text(json.dumps({"model_type": "none", "tokenizer_sha256": "", "heldout_rows": 0}))
-    with SplitWriter(folder, "train") as writer:
+    with ShardWriter(folder, "train") as writer:
         for row in rows:
             weights = [row["weight"] if label != -100 else 0.0 for label in row["labels"]]
-            writer.write([TokenRow(row["input_ids"], [1] * len(weights), weights, row["class"], bytes(16))])
+            writer.add(TokenRow(row["input_ids"], [1] * len(weights), weights, row["class"], bytes(16)))
     dataset = Dataset(folder)
 
     if case["packing"] == "block":

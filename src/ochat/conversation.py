@@ -76,14 +76,30 @@ def first_problem(error: ValidationError) -> str:
 def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:
     """Yield `(place, value)` for each line, place being `file:line`; `.gz` is read too. Raises DataError at a line that
     isn't JSON or isn't UTF-8, at an empty line, and where the file can't be read."""
-    place = str(path)
+    for number, line in enumerate(read_lines(path), start=1):
+        place = f"{path}:{number}"
+        yield place, parse_json(line, place)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The file's lines as they are; `.gz` is read too. Raises DataError where the file can't be read."""
+    number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                place = f"{path}:{number}"
-                if not line.strip():
-                    raise DataError(f"{place}: the line is empty. Remove it; each line is one JSON object.")
-                yield place, json.loads(line)
+            for line in file:
+                number += 1
+                yield line
+    except (OSError, EOFError, zlib.error) as error:
+        place = f"{path}:{number}" if number else str(path)
+        raise DataError(f"{place}: can't be read ({error}). Check the path and the file.") from error
+
+
+def parse_json(line: bytes, place: str) -> object:
+    """The value of a line; `place` (`file:line`) opens the DataError's message."""
+    if not line.strip():
+        raise DataError(f"{place}: the line is empty. Remove it; each line is one JSON object.")
+    try:
+        return json.loads(line)
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     except json.JSONDecodeError as error:
@@ -92,8 +108,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:
         raise DataError(f"{place}: a number is too long. Give weights such as 1.0.") from error
     except RecursionError as error:
         raise DataError(f"{place}: the JSON is nested too deep. Give one flat conversation a line.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{place}: can't be read ({error}). Check the path and the file.") from error
+
+
+def read_conversation(line: bytes, place: str) -> Conversation:
+    """A line's Conversation; `place` (`file:line`) opens the DataError's message."""
+    try:
+        return Conversation.model_validate_json(line)  # half the time of reading the JSON first
+    except ValidationError:
+        return parse_conversation(parse_json(line, place), place)  # says what is wrong
 
 
 def parse_conversation(value: object, place: str) -> Conversation:
@@ -110,5 +132,6 @@ def parse_conversation(value: object, place: str) -> Conversation:
 
 def read_conversations(path: Path) -> Iterator[tuple[str, Conversation]]:
     """Yield `(place, conversation)` for each line of a Conversation jsonl; raises DataError at the first bad line."""
-    for place, value in read_json_lines(path):
-        yield place, parse_conversation(value, place)
+    for number, line in enumerate(read_lines(path), start=1):
+        place = f"{path}:{number}"
+        yield place, read_conversation(line, place)

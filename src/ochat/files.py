@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ochat.errors import OchatError
+from ochat.errors import DataError, OchatError
+
+_RESUME_FILE = ".resume.json"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,25 +40,36 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, *, resume: object = None, shared: bool = False) -> Iterator[Path]:
     """A fresh folder beside `path`, which takes its place (an older one goes) when the block ends without an error.
 
-    Raises OchatError where another process is writing the same one."""
+    With `resume`, a value that JSON can hold, the folder isn't fresh where an earlier block with the same value was stopped or killed:
+    what that wrote is still there. With `shared` several processes may be in the block, and none of them puts the folder in its
+    place: one that comes after does. Raises OchatError where another process is writing the same one."""
     path = path.resolve()
     part, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
     make_folder(part)
-    with hold(part):
+    with hold(part, shared=shared):
         if old.exists() and not path.exists():  # killed between the two renames below
             old.rename(path)
-        for rest in (*part.iterdir(), *([old] if old.exists() else [])):
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+        mark = part / _RESUME_FILE
+        text = json.dumps(resume, sort_keys=True)
+        if resume is None or not mark.is_file() or mark.read_text(encoding="utf-8") != text:
+            for rest in (*part.iterdir(), *([old] if old.exists() else [])):
+                shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+            if resume is not None:
+                write_text(mark, text)
         try:
             yield part
+            if shared:
+                return
+            mark.unlink(missing_ok=True)
             if path.exists():
                 path.rename(old)
             part.rename(path)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+        except BaseException as error:
+            if resume is None or isinstance(error, DataError):  # with other data there's nothing to go on with
+                shutil.rmtree(part, ignore_errors=True)
             if old.exists() and not path.exists():
                 old.rename(path)
             raise
@@ -64,12 +77,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder while the block runs; raises OchatError where one is in it."""
+def hold(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Keep other processes out of the folder while the block runs, or, `shared`, those that want it alone; raises OchatError
+    where one is in it."""
     lock = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+            # ends with the process, however it ends
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OchatError(f"{folder}: another process is writing there. Wait for it, or choose another output.") from error
         yield

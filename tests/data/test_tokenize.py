@@ -1,13 +1,16 @@
 """Tokenize: the data set holds what the template says, splits by prompt, and tells what it cut or left out."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from ochat.conversation import parse_conversation
+from ochat.data.blocks import Block, write_block
 from ochat.data.dataset import Dataset
 from ochat.data.tokenize import Options, main
 from ochat.errors import DataError, OchatError
@@ -106,3 +109,107 @@ def test_a_folder_of_something_else_is_never_overwritten(tmp_path: Path, toy_fol
     with pytest.raises(OchatError, match="dataset exists"):
         tokenize(tmp_path, toy_folder("openchat_3.5"), row("a", "b"))
     assert (tmp_path / "dataset" / "thesis.txt").exists()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten blocks of some rows, where the real ones hold thousands."""
+    monkeypatch.setattr("ochat.data.blocks.BLOCK_ROWS", 10)
+
+
+def many(n: int = 95) -> list[dict[str, object]]:
+    return [row(f"Question {k % 60}", f"Answer {k}" * (k % 7), class_name="expert" if k % 5 else "other") for k in range(n)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_the_data_set_is_the_same_bytes_for_any_number_of_processes(tmp_path: Path, toy_folder: ToyFolder) -> None:
+    found = []
+    for workers in (1, 3):
+        found.append(contents(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), heldout=0.3, workers=workers)))
+        shutil.rmtree(tmp_path / "dataset")
+    assert found[0] == found[1]
+    assert "train-00009.parquet" in found[0]
+    assert not any(name.startswith(("totals", ".")) for name in found[0])
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_cut_nothing(tmp_path: Path, toy_folder: ToyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Dataset(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), workers=1))
+    parts = [[part.tolist() for part in small.row(n)] for n in range(len(small))]
+    meta = small.meta
+    monkeypatch.setattr("ochat.data.blocks.BLOCK_ROWS", 1000)
+    shutil.rmtree(tmp_path / "dataset")
+    whole = Dataset(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), workers=1))
+    assert parts == [[part.tolist() for part in whole.row(n)] for n in range(len(whole))]
+    for name, of_class in meta.pop("classes").items():
+        assert of_class == pytest.approx(whole.meta["classes"][name])
+    assert {name: whole.meta[name] for name in meta} == meta
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_go_over_the_ends_of_files_and_places_stay_right(tmp_path: Path, toy_folder: ToyFolder) -> None:
+    paths = []
+    for n in (4, 13):
+        paths.append(tmp_path / f"rows-{n}.jsonl")
+        paths[-1].write_text("".join(json.dumps(one) + "\n" for one in many(n)), encoding="utf-8")
+    main(Options(tuple(paths), str(toy_folder("openchat_3.5")), tmp_path / "dataset", workers=1))
+    assert sorted(contents(tmp_path / "dataset")) == ["meta.json", "train-00000.parquet", "train-00001.parquet"]
+    with paths[1].open("a", encoding="utf-8") as file:
+        file.write('{"items": []}\n')
+    with pytest.raises(DataError, match=r"rows-13.jsonl:14: items: there is no message"):
+        main(Options(tuple(paths), str(toy_folder("openchat_3.5")), tmp_path / "dataset", workers=1))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_stopped_and_repeated_it_goes_on_with_what_is_missing(
+    tmp_path: Path, toy_folder: ToyFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = contents(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), heldout=0.3, workers=1))
+    shutil.rmtree(tmp_path / "dataset")
+    done: list[int] = []
+
+    def stopped(block: Block, *args: Any, **options: Any) -> None:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        write_block(block, *args, **options)
+        done.append(block.number)
+
+    monkeypatch.setattr("ochat.data.tokenize.write_block", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), heldout=0.3, workers=1)
+    monkeypatch.setattr("ochat.data.tokenize.write_block", write_block)
+    capsys.readouterr()
+    assert contents(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), heldout=0.3, workers=1)) == whole
+    assert "4 of 10 shards are from before" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_what_was_begun_with_other_options_is_not_gone_on_with(
+    tmp_path: Path, toy_folder: ToyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), shard="1/2", workers=1)
+    capsys.readouterr()
+    tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), max_tokens=60, workers=1)
+    assert "from before" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_several_machines_each_take_a_part(tmp_path: Path, toy_folder: ToyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = contents(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), workers=1))
+    shutil.rmtree(tmp_path / "dataset")
+    for shard, n_done in (("2/3", 3), ("1/3", 7), ("3/3", 10)):
+        tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), workers=1, shard=shard)
+        assert f"{n_done} of 10 shards are done" in capsys.readouterr().out
+        assert not (tmp_path / "dataset").exists()
+    assert contents(tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), workers=1)) == whole
+    assert "10 of 10 shards are from before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_a_wrong_shard_is_told(shard: str, tmp_path: Path) -> None:
+    with pytest.raises(OchatError, match="Give the part and the number of parts"):
+        Options((tmp_path,), "", tmp_path, shard=shard)

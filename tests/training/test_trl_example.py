@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from ochat.data.dataset import META_FILE, Dataset, SplitWriter, TokenRow
+from ochat.data.dataset import META_FILE, Dataset, ShardWriter, TokenRow
 from ochat.training import attention
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +53,9 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         expert = n % 3 == 0
         weight = 1.0 if expert else 0.1
         rows.append(TokenRow(ids, [3, n + 1, 1, 1], [0.0, weight, 0.0, weight], "expert" if expert else "other", bytes(16)))
-    with SplitWriter(folder, "train") as writer:
-        writer.write(rows)
+    with ShardWriter(folder, "train") as writer:
+        for row in rows:
+            writer.add(row)
     meta = {"model_type": KIND, "tokenizer_sha256": "", "heldout_rows": 0, "train_rows": len(rows)}
     (folder / META_FILE).write_text(json.dumps(meta), encoding="utf-8")
     return folder

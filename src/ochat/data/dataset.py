@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ochat.errors import DataError
+from ochat.files import new_file
 
 Array = npt.NDArray[Any]
 Row = tuple[Array, Array, Array]  # input_ids [n], run_lengths [runs], run_weights [runs]
@@ -31,7 +32,7 @@ SCHEMA = pa.schema(
     }
 )
 META_FILE = "meta.json"
-ROWS_PER_SHARD = 1_000_000
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -51,51 +52,55 @@ class TokenRow:
         return total - self.run_weights[0]
 
 
-class SplitWriter:
-    """Writes one split's rows to `SPLIT-00000.parquet` and on, a batch at a time."""
+class ShardWriter:
+    """Writes one shard of a split, `SPLIT-00000.parquet`, when its block ends without an error; no file for no rows."""
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self._folder, self._split = folder, split
-        self._shard = self._n_in_shard = 0
-        self._writer: pq.ParquetWriter | None = None
+    def __init__(self, folder: Path, split: str, number: int = 0) -> None:
+        self._path = folder / f"{split}-{number:05}.parquet"
+        self._rows: list[TokenRow] = []
+        self._batches: list[pa.RecordBatch] = []
 
-    def __enter__(self) -> "SplitWriter":
+    def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, rows: list[TokenRow]) -> None:
-        """Append a batch of rows; nothing for none."""
-        if not rows:
+        if kind is not None:
             return
-        if self._writer is None or self._n_in_shard >= ROWS_PER_SHARD:
-            if self._writer is not None:
-                self._writer.close()
+        self._to_arrow()
+        if not self._batches:
+            return
+        with new_file(self._path) as part:
             # Byte-stream split with zstd: a third smaller than a dictionary for ids.
-            columns = {"input_ids.list.element": "BYTE_STREAM_SPLIT"}
-            self._writer = pq.ParquetWriter(
-                self._folder / f"{self._split}-{self._shard:05}.parquet",
-                SCHEMA,
+            pq.write_table(
+                pa.Table.from_batches(self._batches, SCHEMA),
+                part,
                 compression="zstd",
                 use_dictionary=["class"],
-                column_encoding=columns,
+                column_encoding={"input_ids.list.element": "BYTE_STREAM_SPLIT"},
             )
-            self._shard, self._n_in_shard = self._shard + 1, 0
+
+    def add(self, row: TokenRow) -> None:
+        """Append a row."""
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_AT_ONCE:
+            self._to_arrow()
+
+    def _to_arrow(self) -> None:
+        """The rows in an eighth of the memory that lists take."""
+        if not self._rows:
+            return
         arrays = [
-            [row.input_ids for row in rows],
-            [row.run_lengths for row in rows],
-            [row.run_weights for row in rows],
-            [len(row.input_ids) for row in rows],
-            [row.weight_sum for row in rows],
-            [row.class_name for row in rows],
-            [row.prompt_hash for row in rows],
+            [row.input_ids for row in self._rows],
+            [row.run_lengths for row in self._rows],
+            [row.run_weights for row in self._rows],
+            [len(row.input_ids) for row in self._rows],
+            [row.weight_sum for row in self._rows],
+            [row.class_name for row in self._rows],
+            [row.prompt_hash for row in self._rows],
         ]
-        self._writer.write_batch(
-            pa.record_batch([pa.array(a, field.type) for a, field in zip(arrays, SCHEMA, strict=True)], SCHEMA)
-        )
-        self._n_in_shard += len(rows)
+        columns = [pa.array(values, field.type) for values, field in zip(arrays, SCHEMA, strict=True)]
+        self._batches.append(pa.record_batch(columns, SCHEMA))
+        self._rows = []
 
 
 class Dataset:

@@ -1,34 +1,40 @@
 """`ochat data tokenize`: conversations -> a data set of tokens and weights, ready to train on.
 
-All of it goes through the template that serving uses. What doesn't fit is cut or left out, counted and told."""
+All of it goes through the template that serving uses. What doesn't fit is cut or left out, counted and told. The files are read once
+and tokenized in blocks, by as many processes as there are cores; memory doesn't grow with the data. Killed and repeated, it goes on
+with the blocks that are missing."""
 
-import hashlib
-import struct
+import os
+import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import tyro
+from tqdm import tqdm
 
-from ochat.conversation import NO_CONDITION, Conversation, read_conversations
-from ochat.data.dataset import META_FILE, SplitWriter, TokenRow, is_dataset, read_meta
-from ochat.errors import DataError, OchatError, TemplateError
+from ochat.conversation import read_conversation
+from ochat.data.blocks import Block, Totals, blocks, read_totals, token_row, totals_file, write_block
+from ochat.data.dataset import META_FILE, ShardWriter, is_dataset, read_meta
+from ochat.errors import DataError, OchatError
 from ochat.files import file_sha256, new_folder, refuse_existing, write_json
 from ochat.hub import TOKENIZER_FILES, model_folder
-from ochat.registry import detect_model_type, load_template
-from ochat.template import ConversationTemplate, Run
+from ochat.registry import detect_model_type, load_template, model_type
+from ochat.template import ConversationTemplate
 
-T = TypeVar("T")
-
-ROWS_PER_BATCH = 1000
-# Rows of each class, and conditions, that the counterfactual loss is measured on: enough for its first two digits.
-COUNTERFACTUAL_ROWS, COUNTERFACTUAL_CONDITIONS = 100, 8
+COUNTERFACTUAL_CONDITIONS = 8
 # Of the folder's content. A data set of another one is made anew.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,10 @@ class Options:
     """share of prompts whose rows are kept from training, for its loss curve"""
     max_tokens: int | None = None
     """rows are cut to so many tokens; the model type's context when left out"""
+    workers: int | None = None
+    """processes; one a core when left out. The data set is the same for any number"""
+    shard: str = ""
+    """I/N: only the I-th of N parts, for several machines that share the output's folder; the command without it then finishes"""
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -53,118 +63,19 @@ class Options:
             raise OchatError(f"--heldout is {self.heldout}. Give a share from 0 to below 1.")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise OchatError(f"--max-tokens is {self.max_tokens}. Give at least 2.")
+        if self.workers is not None and self.workers < 1:
+            raise OchatError(f"--workers is {self.workers}. Give 1 or more.")
+        parse_shard(self.shard)
 
 
-@dataclass
-class ClassTotals:
-    """What one class brings to training, after cutting."""
-
-    rows: int = 0
-    learned_tokens: int = 0
-    weight_sum: float = 0.0
-
-
-@dataclass
-class Totals:
-    """What became of the rows."""
-
-    train_rows: int = 0
-    heldout_rows: int = 0
-    tokens: int = 0
-    cut_rows: int = 0
-    cut_tokens: int = 0
-    dropped_rows: int = 0  # nothing to learn in them
-    classes: dict[str, ClassTotals] = field(default_factory=dict)
-    class_conditions: dict[str, list[str]] = field(default_factory=dict)
-
-    def keep(self, row: TokenRow, n_uncut: int) -> bool:
-        """Count a row that had `n_uncut` tokens before it was cut; whether there is anything to learn in it."""
-        n_cut = n_uncut - len(row.input_ids)
-        self.cut_rows += n_cut > 0
-        self.cut_tokens += n_cut
-        if row.weight_sum <= 0:
-            self.dropped_rows += 1
-            return False
-        self.tokens += len(row.input_ids)
-        return True
-
-    def count_condition(self, class_name: str, condition: str) -> None:
-        """Note a condition of a class."""
-        known = self.class_conditions.setdefault(class_name, [])
-        if condition not in known:
-            known.append(condition)
-
-    def count_split(self, train_rows: list[TokenRow], heldout_rows: list[TokenRow]) -> None:
-        """Count rows of both splits; the classes' totals are of those to train on."""
-        self.train_rows += len(train_rows)
-        self.heldout_rows += len(heldout_rows)
-        for row in train_rows:
-            of_class = self.classes.setdefault(row.class_name, ClassTotals())
-            of_class.rows += 1
-            of_class.learned_tokens += sum(n for n, w in zip(row.run_lengths, row.run_weights, strict=True) if w > 0)
-            of_class.weight_sum += row.weight_sum
-
-
-def prompt_hash(conversation: Conversation) -> bytes:
-    """16 bytes that rows with the same system prompt and first message share, whatever their class or answer."""
-    text = f"{conversation.system}\0{conversation.items[0].content}"
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def is_heldout(hash: bytes, share: float) -> bool:
-    """Whether rows of this prompt are held out; depends on the prompt alone, so its answers never straddle the splits."""
-    return int.from_bytes(hash[:8], "big") < share * 2**64
-
-
-def as_float32(weight: float) -> float:
-    """The weight as it will be stored: one too small for float32 is 0, and nothing is learned from it."""
-    stored: float = struct.unpack("f", struct.pack("f", weight))[0]
-    return stored
-
-
-def token_row(conversation: Conversation, runs: list[Run], max_tokens: int) -> TokenRow:
-    """The row, cut to its first `max_tokens` tokens."""
-    ids, lengths, weights, room = [], [], [], max_tokens
-    for run in runs:
-        part = run.ids[:room]
-        if part:
-            ids += part
-            lengths.append(len(part))
-            weights.append(as_float32(run.weight))
-            room -= len(part)
-    return TokenRow(ids, lengths, weights, class_of(conversation), prompt_hash(conversation))
-
-
-@dataclass
-class Counterfactuals:
-    """A sample of held-out rows, to be scored under every condition of the data."""
-
-    n_rows: Counter[str] = field(default_factory=Counter)  # by condition, of all rows
-    rows: list[Conversation] = field(default_factory=list)
-    n_sampled: Counter[str] = field(default_factory=Counter)  # by class
-
-    def add(self, conversation: Conversation, class_name: str, *, is_heldout: bool) -> None:
-        """Count a row, and keep it if it's one of its class's first held-out ones."""
-        self.n_rows[conversation.condition or NO_CONDITION] += 1
-        if is_heldout and self.n_sampled[class_name] < COUNTERFACTUAL_ROWS:
-            self.n_sampled[class_name] += 1
-            self.rows.append(conversation)
-
-    def write(self, folder: Path, template: ConversationTemplate, max_tokens: int) -> list[str]:
-        """Write the sample once for each condition, most frequent first; returns those. Nothing where there is no choice."""
-        conditions = [condition for condition, _ in self.n_rows.most_common(COUNTERFACTUAL_CONDITIONS)]
-        if len(conditions) < 2 or not self.rows:
-            return conditions
-        asked = [[row.model_copy(update={"condition": condition}) for row in self.rows] for condition in conditions]
-        runs = [template.runs(rows) for rows in asked]
-        # A row that is cut under one condition and not under another would be another answer there.
-        longest = [max(sum(len(run.ids) for run in of_row) for of_row in under) for under in zip(*runs, strict=True)]
-        for number in range(len(conditions)):
-            with SplitWriter(folder, counterfactual_split(number)) as writer:
-                for row, of_row, n_tokens in zip(self.rows, runs[number], longest, strict=True):
-                    if n_tokens <= max_tokens:
-                        writer.write([token_row(row, of_row, max_tokens)])
-        return conditions
+def parse_shard(text: str) -> tuple[int, int]:
+    """The part, counted from 0, and the number of parts."""
+    if not text:
+        return 0, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise OchatError(f"--shard is {text!r}. Give the part and the number of parts, such as 1/4.")
+    return int(found[1]) - 1, int(found[2])
 
 
 def counterfactual_split(number: int) -> str:
@@ -172,33 +83,88 @@ def counterfactual_split(number: int) -> str:
     return f"counterfactual-{number}"
 
 
-def class_of(conversation: Conversation) -> str:
-    """The row's class: its own, or else its condition."""
-    return conversation.class_name or conversation.condition
+def write_counterfactuals(folder: Path, totals: Totals, template: ConversationTemplate, max_tokens: int) -> list[str]:
+    """Write the sample of held-out rows once for each condition, most frequent first; returns those.
+
+    Nothing is written where there is no choice."""
+    conditions = [condition for condition, _ in Counter(totals.condition_rows).most_common(COUNTERFACTUAL_CONDITIONS)]
+    sample = [read_conversation(row.encode(), "a held-out row") for rows in totals.heldout_sample.values() for row in rows]
+    if len(conditions) < 2 or not sample:
+        return conditions
+    asked = [[row.model_copy(update={"condition": condition}) for row in sample] for condition in conditions]
+    runs = [template.runs(rows) for rows in asked]
+    # A row that is cut under one condition and not under another would be another answer there.
+    longest = [max(sum(len(run.ids) for run in of_row) for of_row in under) for under in zip(*runs, strict=True)]
+    for number in range(len(conditions)):
+        with ShardWriter(folder, counterfactual_split(number)) as writer:
+            for row, of_row, n_tokens in zip(sample, runs[number], longest, strict=True):
+                if n_tokens <= max_tokens:
+                    writer.add(token_row(row, of_row, max_tokens))
+    return conditions
 
 
-def in_batches(values: Iterable[T]) -> Iterator[list[T]]:
-    """The values in lists of ROWS_PER_BATCH, the last one shorter."""
-    iterator = iter(values)
-    while batch := list(islice(iterator, ROWS_PER_BATCH)):
-        yield batch
+@dataclass(frozen=True)
+class Work:
+    """What every block of a data set needs."""
+
+    tokenizer: Path
+    kind: str
+    folder: Path
+    heldout: float
+    max_tokens: int
+
+    def do(self, block: Block) -> int:
+        """Tokenize a block; the bytes that were read for it."""
+        template = _template(self.kind, self.tokenizer)
+        write_block(block, self.folder, template, heldout=self.heldout, max_tokens=self.max_tokens)
+        return sum(len(line) for _, _, lines in block.parts for line in lines)
 
 
-def tokenized(
-    rows: Iterator[tuple[str, Conversation]], template: ConversationTemplate
-) -> Iterator[tuple[Conversation, list[Run]]]:
-    """Yield each conversation with its runs, tokenized in batches; raises DataError at the row that the template refuses."""
-    for batch in in_batches(rows):
-        conversations = [row for _, row in batch]
-        try:
-            yield from zip(conversations, template.runs(conversations), strict=True)
-        except TemplateError:
-            for place, row in batch:  # one by one, to name the line
-                try:
-                    template.runs([row])
-                except TemplateError as error:
-                    raise DataError(f"{place}: {error}") from error
-            raise
+@cache
+def _template(kind: str, tokenizer: Path) -> ConversationTemplate:
+    """Loaded once a process."""
+    return load_template(model_type(kind), tokenizer)
+
+
+def do_all(work: Work, todo: Iterator[Block], n_workers: int, bar: "tqdm[None]") -> None:
+    """Tokenize the blocks in so many processes; in this one where there is but one block, since processes take a second to start."""
+    first = list(islice(todo, 2))
+    if n_workers == 1 or len(first) < 2:
+        for block in (*first, *todo):
+            bar.update(work.do(block))
+        return
+    with _pool(n_workers) as pool:
+        waiting: set[Future[int]] = set()
+        for block in (*first, *todo):
+            if len(waiting) == 2 * n_workers:  # no more are read ahead: memory stays flat
+                waiting = _wait(waiting, bar)
+            waiting.add(pool.submit(work.do, block))
+        while waiting:
+            waiting = _wait(waiting, bar)
+
+
+def _wait(waiting: set[Future[int]], bar: "tqdm[None]") -> set[Future[int]]:
+    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        bar.update(future.result())
+    return waiting
+
+
+@contextmanager
+def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise OchatError("A process was killed, perhaps for want of memory. Repeat to go on, with fewer --workers.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 def main(options: Options) -> None:
@@ -220,34 +186,53 @@ def main(options: Options) -> None:
     if is_dataset(options.output) and made_from.items() <= read_meta(options.output).items():
         print(f"{options.output} is made of just this already.")
         return
-    totals, counterfactuals = Totals(), Counterfactuals()
-    with new_folder(options.output) as part:
-        with ExitStack() as stack:
-            train, heldout = (stack.enter_context(SplitWriter(part, split)) for split in ("train", "heldout"))
-            rows = chain.from_iterable(map(read_conversations, options.inputs))
-            for batch in in_batches(tokenized(rows, template)):
-                train_rows: list[TokenRow] = []
-                heldout_rows: list[TokenRow] = []
-                for conversation, runs in batch:
-                    row = token_row(conversation, runs, max_tokens)
-                    if totals.keep(row, sum(len(run.ids) for run in runs)):
-                        of_heldout = is_heldout(row.prompt_hash, options.heldout)
-                        (heldout_rows if of_heldout else train_rows).append(row)
-                        counterfactuals.add(conversation, row.class_name, is_heldout=of_heldout)
-                        totals.count_condition(row.class_name, conversation.condition or NO_CONDITION)
-                totals.count_split(train_rows, heldout_rows)
-                train.write(train_rows)
-                heldout.write(heldout_rows)
+    part_number, n_parts = parse_shard(options.shard)
+    n_workers = options.workers or len(os.sched_getaffinity(0))
+    with new_folder(options.output, resume=made_from, shared=bool(options.shard)) as part:
+        work = Work(folder, kind.name, part, options.heldout, max_tokens)
+        n_blocks = n_before = 0
+
+        def todo() -> Iterator[Block]:
+            nonlocal n_blocks, n_before
+            for block in blocks(options.inputs):
+                n_blocks += 1
+                if totals_file(part, block.number).is_file():
+                    n_before += 1
+                elif block.number % n_parts == part_number:
+                    yield block
+
+        mininterval = 0.5 if sys.stderr.isatty() else 15
+        n_bytes = sum(path.stat().st_size for path in options.inputs)
+        total = None if any(path.suffix == ".gz" for path in options.inputs) else n_bytes
+        with tqdm(total=total, unit="B", unit_scale=True, mininterval=mininterval, delay=2) as bar:
+            do_all(work, todo(), n_workers, bar)
+        if n_before:
+            print(f"{n_before:,} of {n_blocks:,} shards are from before")
+        if options.shard:
+            n_done = sum(totals_file(part, number).is_file() for number in range(n_blocks))
+            print(
+                f"{n_done:,} of {n_blocks:,} shards are done. When all are, the command without --shard finishes the data set."
+            )
+            return
+        totals = Totals()
+        for number in range(n_blocks):
+            path = totals_file(part, number)
+            totals.add(read_totals(path))
         if not totals.train_rows:
             names = ", ".join(map(str, options.inputs))
             raise DataError(
                 f"{names}: no row to train on ({totals.dropped_rows:,} without a weight above 0, {totals.cut_rows:,} cut to "
                 f"{max_tokens:,} tokens, {totals.heldout_rows:,} held out). Change the weights, --max-tokens or --heldout."
             )
-        conditions = counterfactuals.write(part, template, max_tokens)
-        write_json(part / META_FILE, {**made_from, **asdict(totals), "conditions": conditions})
+        conditions = write_counterfactuals(part, totals, template, max_tokens)
+        told = {name: value for name, value in asdict(totals).items() if name not in ("condition_rows", "heldout_sample")}
+        write_json(
+            part / META_FILE, {**made_from, **told, "conditions": conditions, "made_by": f"ochat {version('ochat-crlft')}"}
+        )
+        for number in range(n_blocks):
+            totals_file(part, number).unlink()
     print(report(totals, max_tokens))
-    without = [name or "(none)" for name in sorted(totals.classes) if not counterfactuals.n_sampled[name]]
+    without = [name or "(none)" for name in sorted(totals.classes) if name not in totals.heldout_sample]
     if totals.heldout_rows and without:
         print(
             f"no row held out of {', '.join(without)}: what is learned of it won't be measured; a larger --heldout takes more"
