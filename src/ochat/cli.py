@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "data import": Command("ochat.data.import_rows", "rows of other formats -> conversations of one class"),
     "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
+    "data export": Command("ochat.data.export", "conversations or a data set -> what other trainers read"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),
     "model add-tokens": Command("ochat.model.add_tokens", "give a base model the control tokens of a model type"),
     "model merge": Command("ochat.model.merge", "a LoRA adapter and its base -> one model"),
