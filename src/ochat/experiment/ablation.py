@@ -25,7 +25,7 @@ from ochat.experiment.ablation_report import write_report
 from ochat.experiment.ablation_results import collect, read_arm, table
 from ochat.experiment.ablation_run import Job, make_base, run_job
 from ochat.experiment.arms import BY_NAME
-from ochat.experiment.processes import LOCK_FILE, end_with_parent, only_one
+from ochat.experiment.processes import LOCK_FILE, end_on_sigterm, end_with_parent, only_one
 from ochat.experiment.settings import SETTINGS, SWEEP_SEEDS, SWEEPS, Point, Setting, sweep_points
 from ochat.files import make_folder, write_json
 from ochat.model import base as embedded
@@ -105,6 +105,7 @@ def main(options: Options) -> None:
     make_folder(options.folder)
     if any(options.folder.iterdir()) and not (options.folder / LOCK_FILE).exists():
         raise OchatError(f"{options.folder} exists and is not of this command. Choose another --folder.")
+    end_on_sigterm()
     with only_one(options.folder):
         run(options, setting)
 

@@ -32,6 +32,15 @@ def end_with_parent() -> None:
             os._exit(1)
 
 
+def end_on_sigterm() -> None:
+    """From now on SIGTERM ends this process as an exception does: what it started is ended on the way out."""
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def run_command(*words: object) -> None:
     """Show and run one `ochat` command; raises OchatError where it fails, after its own message."""
     arguments = [str(word) for word in words]

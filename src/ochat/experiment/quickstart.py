@@ -4,7 +4,6 @@ Each step's output is its own mark that it is done, so the command can be stoppe
 
 import json
 import shutil
-import signal
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ochat.errors import OchatError, require
 from ochat.evaluation.run_eval import SUMMARY_FILE, read_correct
 from ochat.evaluation.statistics import paired_difference, share
 from ochat.experiment.demonstration import Example, draw_questions, expert_answer, suboptimal_answer
-from ochat.experiment.processes import LOCK_FILE, free_port, only_one, run_command, server, wait_for_port
+from ochat.experiment.processes import LOCK_FILE, end_on_sigterm, free_port, only_one, run_command, server, wait_for_port
 from ochat.files import make_folder, write_text
 from ochat.questions import read_questions
 from ochat.registry import model_type
@@ -66,17 +65,13 @@ TRAINED_ARMS = (Arm("expert", "fine-tuned, expert condition", EXPERT), Arm("subo
 def main(options: Options) -> None:
     for module, extra in (("torch", "train"), ("vllm", "serve"), ("aiohttp", "eval")):
         require(module, extra, "The quickstart")
-    signal.signal(signal.SIGTERM, _stop)
+    end_on_sigterm()
     folder = options.folder
     make_folder(folder)
     if any(folder.iterdir()) and not (folder / LOCK_FILE).exists():
         raise OchatError(f"{folder} exists and is not of this command. Choose another --folder.")
     with only_one(folder):
         _run(options, folder)
-
-
-def _stop(number: int, _: object) -> None:
-    raise SystemExit(128 + number)  # unlike the signal's default, this stops the server on the way out
 
 
 def _run(options: Options, folder: Path) -> None:
