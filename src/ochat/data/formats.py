@@ -55,16 +55,21 @@ def _has(*names: str) -> Callable[[Row], bool]:
     return lambda row: all(name in row for name in names)
 
 
-def _weighted_by(*names: str) -> Callable[[Row], bool]:
-    """Whether a message of `messages` says its weight under one of these names."""
+def _listing(listing: str, *names: str) -> Callable[[Row], bool]:
+    """Whether the row lists objects, one of which has a field of one of these names."""
 
     def detect(row: Row) -> bool:
-        messages = row.get("messages")
-        return isinstance(messages, list) and any(
-            isinstance(message, dict) and message.get(name) is not None for message in messages for name in names
+        found = row.get(listing)
+        return isinstance(found, list) and any(
+            isinstance(one, dict) and one.get(name) is not None for one in found for name in names
         )
 
     return detect
+
+
+def _is_chatml(row: Row) -> bool:
+    found = row.get("text")
+    return isinstance(found, str) and CHATML_START in found
 
 
 def _listed(name: str, listing: str, detect: Callable[[Row], bool], convert: Callable[[Row], Converted]) -> RowFormat:
@@ -121,23 +126,23 @@ FORMATS = (
         OWN_FIELDS | {"prompt", "messages"},
         {"messages": MESSAGE_FIELDS},
     ),
-    _listed("LLaMA-Factory messages", "messages", _weighted_by("loss_weight"), _FROM_MESSAGES),
-    _listed("ms-swift messages", "messages", _weighted_by("loss", "loss_scale"), _FROM_MESSAGES),
-    _listed("axolotl messages", "messages", _weighted_by("train", "train_detail"), _FROM_MESSAGES),
+    _listed("LLaMA-Factory messages", "messages", _listing("messages", "loss_weight"), _FROM_MESSAGES),
+    _listed("ms-swift messages", "messages", _listing("messages", "loss", "loss_scale"), _FROM_MESSAGES),
+    _listed("axolotl messages", "messages", _listing("messages", "train", "train_detail"), _FROM_MESSAGES),
     _listed("OpenAI messages", "messages", _has("messages"), _FROM_MESSAGES),
     _listed(
         "ShareGPT conversations", "conversations", _has("conversations"), from_list("conversations", drop_leading_answers=True)
     ),
     RowFormat(
         "LDJnr input/output pairs",
-        lambda row: isinstance(row.get("conversation"), list) and any("input" in one for one in row["conversation"][:1]),  # type: ignore[index]
+        _listing("conversation", "input"),
         from_pairs,
         OWN_FIELDS | {"conversation"},
         {"conversation": frozenset({"input", "output"})},
     ),
     _listed("conversation messages", "conversation", _has("conversation"), from_list("conversation")),
     RowFormat("UltraChat data", _has("data"), from_ultrachat_data, OWN_FIELDS | {"data"}),
-    RowFormat("ChatML text", lambda row: CHATML_START in str(row.get("text", ""))[:1000], from_chatml, OWN_FIELDS | {"text"}),
+    RowFormat("ChatML text", _is_chatml, from_chatml, OWN_FIELDS | {"text"}),
     _in_columns("prompt", "completion"),
     RowFormat(
         "goat arithmetic", is_goat, from_goat, OWN_FIELDS | {"instruction", "output"}, metadata=METADATA | {"input", "answer"}

@@ -184,8 +184,8 @@ def main(options: Options) -> None:
                 out.write(row.to_json() + "\n")
         assert counts.formats.total() + counts.rejected.total() == counts.n_read
         if not counts.n_written:
-            found = f"{counts.first_problem} All {counts.n_read:,} rows were rejected." if counts.n_read else "Check the files."
-            raise DataError(f"{', '.join(map(str, options.inputs))}: no row that can be used. {found}")
+            why = f"{counts.first_problem} All {counts.n_read:,} rows were rejected." if counts.n_read else "Check the files."
+            raise DataError(f"{', '.join(map(str, options.inputs))}: no row that can be used. {why}")
     print(report(counts, options))
 
 

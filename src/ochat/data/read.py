@@ -102,7 +102,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, object | Unreadable]]:
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the machine's trouble, not the file's
             raise DataError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shown(str(error) or type(error).__name__)[1:-1]
         message = f"the file is damaged or cut off after this place ({reason}). {REST} Get it again."
         yield place, Unreadable(RowProblem("the file is damaged or cut off", message))
 

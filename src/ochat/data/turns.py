@@ -59,7 +59,7 @@ def weight(value: object, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RowProblem("a weight is no number", f"`{field}` is {shown(value)}. Give a number, such as 1.0 or 0.0.")
     if not (value <= MAX_WEIGHT and value >= 0):  # a NaN is neither
-        problem = "not finite" if math.isnan(value) or abs(value) == math.inf else "out of range"
+        problem = "not finite" if isinstance(value, float) and not math.isfinite(value) else "out of range"
         raise RowProblem(f"a weight is {problem}", f"`{field}` is {shown(value)}. Give 0 (skip it) to {MAX_WEIGHT:g}.")
     return float(value)
 
