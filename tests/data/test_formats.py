@@ -92,6 +92,13 @@ def test_a_row_is_known_and_says_the_same_as_ours(
     assert (found, [short(one) for one in conversations], notes) == (name, [expected], ())
 
 
+def test_a_null_is_no_field() -> None:
+    assert (
+        converted({"messages": said(QUESTION, ANSWER), "chosen": None, "rejected": None, "wieght": None})[0]
+        == "OpenAI messages"
+    )
+
+
 def test_a_row_keeps_its_own_condition_and_class() -> None:
     _, (row,), _ = converted({"question": "Hi", "answer": "Hello", "condition": "Code", "class": "expert"})
     assert (row.condition, row.class_name) == ("Code", "expert")

@@ -132,6 +132,10 @@ BAD = [
     (b"a,b\n1,\xe9\n4,5\n", ":2", "not UTF-8", 1),
     (b'a,b\n1,2\n3,"4"5\n6,7\n', ":3", "not CSV", 2),
     (b'a,b\n1,2\n3,"4\n6,7\n', ":3", "not CSV (unexpected end of data)", 1),
+    (b'a,b\n1,2\n3,"4\n6,7\n"8"9\n10,11\n', ":3", "From here on the file isn't read", 1),
+    (b"\xe9,b\n1,2\n3,4\n", ":1", "not UTF-8", 0),
+    (LINES + b'{"prompt": {"a": 1, "a": 2}}\n' + LINES, ":3", "has the field 'a' twice", 4),
+    (b'[{"a": 1}, {"b": 2, "b": 3}, {"a": 4}]', ":1 (row 2)", "has the field 'b' twice", 2),
     (b"a,a\n1,2\n", ":1", "the header names 'a' twice", 0),
     (parquet(ROWS)[:-30], ":1", "damaged or cut off", 0),
     (gzip.compress(LINES)[:-9], ":1", "damaged or cut off", 0),
@@ -201,7 +205,7 @@ def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
         list(read_rows(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["absent.jsonl", "{here}/absent.jsonl", "{here}/a/b"])
+@pytest.mark.parametrize("name", ["absent.jsonl", "{here}/absent.jsonl", "{here}/a/b", "no-folder/rows.jsonl"])
 def test_an_absent_file_is_named(tmp_path: Path, name: str) -> None:
     path = Path(name.format(here=tmp_path))
     with pytest.raises(DataError, match=f"{path} doesn't exist"):

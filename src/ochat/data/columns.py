@@ -11,7 +11,19 @@ from pydantic_core import PydanticCustomError
 from ochat.conversation import Conversation, Message, first_problem
 from ochat.data.formats import RowFormat
 from ochat.data.problem import RowProblem, shown
-from ochat.data.turns import MESSAGE_FIELDS, ROLES, Converted, MessageNames, Row, conversation, message, text, turns, weight
+from ochat.data.turns import (
+    MESSAGE_FIELDS,
+    NAME_FIELDS,
+    ROLES,
+    Converted,
+    MessageNames,
+    Row,
+    conversation,
+    message,
+    text,
+    turns,
+    weight,
+)
 from ochat.errors import OchatError
 
 EXAMPLE = "`prompt: COLUMN` and `answer: COLUMN`, or `messages: COLUMN`"
@@ -65,7 +77,7 @@ def read_columns(path: Path) -> RowFormat:
     others = (columns.messages, columns.system, columns.condition, columns.class_name, columns.weight)
     read = frozenset(name for name in (*prompts, *answers, *others) if name)
     names = MessageNames(columns.role, columns.content, {**ROLES, **columns.roles})
-    listing = {columns.messages: MESSAGE_FIELDS | {columns.role, columns.content}} if columns.messages else {}
+    listing = {columns.messages: MESSAGE_FIELDS - NAME_FIELDS | {columns.role, columns.content}} if columns.messages else {}
 
     def convert(row: Row) -> Converted:
         return Converted(_conversations(row, columns, prompts, names))

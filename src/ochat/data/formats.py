@@ -174,9 +174,13 @@ def format_named(name: str) -> RowFormat:
 def detect_format(row: object, formats: tuple[RowFormat, ...] = FORMATS) -> RowFormat:
     """The first format that fits a row; raises RowProblem, naming the row's fields, where none does."""
     if isinstance(row, dict):
-        for format in formats:
-            if format.detect(row):
-                return format
+        # Parquet fills what a row doesn't have with null. Where all of a format is null, that is what should be told.
+        for part in (
+            ({name: value for name, value in row.items() if value is not None}, row) if None in row.values() else (row,)
+        ):
+            for format in formats:
+                if format.detect(part):
+                    return format
         raise RowProblem("no known format", _unknown_fields(tuple(row)))
     if isinstance(row, list) and row and all(isinstance(part, list) for part in row):
         raise RowProblem(

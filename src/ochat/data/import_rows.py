@@ -14,9 +14,8 @@ from tqdm import tqdm
 from ochat.conversation import MAX_WEIGHT, Conversation, read_conversations
 from ochat.data.columns import read_columns
 from ochat.data.formats import FORMATS, RowFormat, detect_format, format_named, known_part, with_class
-from ochat.data.hub_rows import is_hub_id
 from ochat.data.problem import RowProblem, shown
-from ochat.data.read import Unreadable, files_of, read_all
+from ochat.data.read import Unreadable, files_of, is_on_hub, read_all
 from ochat.errors import DataError, OchatError
 from ochat.files import new_file
 
@@ -41,7 +40,8 @@ class Options:
     allow_extra_keys: bool = False
     """leave out fields that no format knows, and count them"""
     columns: Path | None = None
-    """YAML file that says what the columns are, for rows of no known format"""
+    """YAML file that names the columns of rows of no known format: prompt and answer, or messages with role, content and roles;
+    system, condition, class, weight"""
     format: str | None = None
     """the rows' format, instead of the first that fits each"""
 
@@ -137,7 +137,7 @@ def refuse_other_file(path: Path) -> None:
 def refuse_input(options: Options) -> None:
     """Raise where an input isn't there, or a folder of inputs holds a file that is to be written."""
     for path in options.inputs:
-        for file in [] if is_hub_id(path) else files_of(path):
+        for file in [] if is_on_hub(path) else files_of(path):
             if file.resolve() in (options.output.resolve(), options.rejects.resolve()):
                 raise OchatError(f"{path} holds {file}, which import writes. Choose another --output.")
 

@@ -62,11 +62,16 @@ def read_rows(path: Path) -> Iterator[tuple[str, object]]:
 
 def read_all(path: Path) -> Iterator[tuple[str, object | Unreadable]]:
     """As `read_rows`, with an Unreadable for what can't be read. Raises DataError only where there is nothing at the path."""
-    if is_hub_id(path):
+    if is_on_hub(path):
         yield from hub_rows(str(path))
     else:
         for file in files_of(path):
             yield from _read_file(file)
+
+
+def is_on_hub(path: Path) -> bool:
+    """Whether the name can only be that of a data set on the hub."""
+    return is_hub_id(path) and not _has_rows(path)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -170,24 +175,49 @@ def _lines(file: io.BufferedReader) -> Iterator[bytes | Unreadable]:
 
 
 def _json_lines(file: io.BufferedReader, path: Path) -> Iterator[tuple[str, object | Unreadable]]:
+    decoder = _Decoder()
     for number, line in enumerate(_lines(file), start=1):
         place = f"{path}:{number}"
         if isinstance(line, Unreadable):
             yield place, line
             continue
         try:
-            value = _json(line)
+            value = _json(line, decoder)
         except RowProblem as problem:
             yield place, Unreadable(problem, line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
         else:
             yield place, value
 
 
-def _json(line: bytes) -> object:
+class _Decoder:
+    """Decodes JSON, and notices a field that an object has twice: Python would keep the last in silence."""
+
+    def __init__(self) -> None:
+        decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self.decode, self.raw_decode = decoder.decode, decoder.raw_decode
+        self._twice: list[str] = []
+
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            self._twice += sorted({name for name in names if names.count(name) > 1})
+        return found
+
+    def check(self) -> None:
+        """Raise RowProblem where something since the last check had a field twice."""
+        if self._twice:
+            name, self._twice = self._twice[0], []
+            raise RowProblem("a field is given twice", f"an object has the field {shown(name)} twice. Keep one.")
+
+
+def _json(line: bytes, decoder: _Decoder) -> object:
     if not line.strip():
         raise RowProblem("the line is empty", "the line is empty. Remove it; each line is one JSON object.")
     try:
-        return json.loads(line.decode("utf-8"))
+        value = decoder.decode(line.decode("utf-8"))
+        decoder.check()
+        return value
     except ValueError as error:
         raise _json_problem(error) from error
     except RecursionError as error:
@@ -236,6 +266,11 @@ def _json_array(file: io.BufferedReader, path: Path) -> Iterator[tuple[str, obje
         if _has_bad_bytes(source):
             text = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             yield place, Unreadable(RowProblem("not UTF-8", "not UTF-8. Save the file as UTF-8."), text)
+            continue
+        try:
+            window.decoder.check()
+        except RowProblem as problem:
+            yield place, Unreadable(problem, source)
         else:
             yield place, value
 
@@ -257,7 +292,7 @@ class _Window:
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
         self._to_text = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._decoder = json.JSONDecoder()
+        self.decoder = _Decoder()
         self._text, self._at, self._ended = "", 0, False
         self.line = 1
 
@@ -283,7 +318,7 @@ class _Window:
         """The next value, and the text that it stood in; raises RowProblem where it's broken, cut off or too long."""
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                value, end = self.decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 # An error in mid-text is a real one; one at the window's end may be the window's.
                 if self._ended or not (error.msg.startswith("Unterminated") or error.pos > len(self._text) - 16):
@@ -334,7 +369,8 @@ def _csv(file: io.BufferedReader, path: Path, delimiter: str) -> Iterator[tuple[
     reader = csv.reader(texts(), delimiter=delimiter, strict=True)
     columns: list[str] = []
     while True:
-        place = f"{path}:{reader.line_num + 1}"
+        first_line = reader.line_num + 1
+        place = f"{path}:{first_line}"
         try:
             cells = next(reader)
         except StopIteration:
@@ -342,11 +378,17 @@ def _csv(file: io.BufferedReader, path: Path, delimiter: str) -> Iterator[tuple[
                 yield place, overlong[0]
             return
         except csv.Error as error:
+            # A quote that was left open took the lines below it: where the next row begins, nobody knows.
+            is_lost = not columns or reader.line_num > first_line
             message = f"not CSV ({error}). Quote each cell that holds a quote or a line break, and double the quotes in it."
-            yield place, Unreadable(RowProblem("not CSV", message))
+            yield place, Unreadable(RowProblem("not CSV", f"{message} {REST}" if is_lost else message))
+            if is_lost:
+                return
             continue
         if any(map(_has_bad_bytes, cells)):
             yield place, Unreadable(RowProblem("not UTF-8", "not UTF-8. Save the file as UTF-8."), repr(cells))
+            if not columns:  # nothing below it has a name
+                return
         elif not columns:
             columns = cells
             twice = sorted({column for column in columns if columns.count(column) > 1 or not column.strip()})

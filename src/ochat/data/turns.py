@@ -27,7 +27,8 @@ _EMPTY: tuple[object, ...] = (None, "", "[]", [], {})  # of a field for tools
 
 _SWITCHES = ("loss", "train")  # ms-swift's, axolotl's: is the message learned from
 _WEIGHTS = ("weight", "loss_weight", "loss_scale")  # OpenAI's and axolotl's, LLaMA-Factory's, ms-swift's
-MESSAGE_FIELDS = frozenset({"role", "from", "content", "value", *_SWITCHES, *_WEIGHTS, "train_detail", *_TOOL_FIELDS})
+NAME_FIELDS = frozenset({"role", "from", "content", "value"})
+MESSAGE_FIELDS = NAME_FIELDS | frozenset({*_SWITCHES, *_WEIGHTS, "train_detail", *_TOOL_FIELDS})
 
 NO_ANSWER = "last user turn dropped, since no answer follows it"
 ASSISTANT_FIRST = "leading assistant turn dropped, since nothing asks for it"
