@@ -79,6 +79,9 @@ CASES: list[tuple[str, dict[str, object], list[tuple[object, ...]]]] = [
     ),
     ("question/answer", {"question": "Hi", "answer": "Hello"}, HI),
     ("question/response", {"id": "flan.1", "system_prompt": "S", "question": "Hi", "response": "Hello"}, [("s", "S"), *HI]),
+    ("ms-swift human/assistant pairs", {"system": "S", "conversation": [{"human": "Hi", "assistant": "Hello"}]}, [("s", "S"), *HI]),
+    ("query/response", {"query": "1 + 1", "response": "2", "history": [["Hi", "Hello"]]}, LATER),
+    ("axolotl messages", {"messages": [{"role": "system", "content": "S", "train": False}, *said(QUESTION, ANSWER)]}, [("s", "S"), *HI]),
     ("query/response", {"query": "Hi", "response": "Hello", "type": "GSM_SV", "original_question": "Hey"}, HI),
     ("prompt/response", {"prompt": "Hi", "response": "Hello"}, HI),
 ]  # fmt: skip
@@ -222,6 +225,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     (messages(("system", "A"), ("system", "B"), QUESTION, ANSWER), "`messages[1]` is a second system message"),
     (messages(QUESTION, ("system", "A"), ANSWER), "`messages[1]` is a system message after other turns"),
     ({"system": "A", **messages(("system", "B"), QUESTION, ANSWER)}, "`system` is given, and a system message too"),
+    ({"messages": [{"role": "system", "content": "S", "loss_weight": 1.0}, *said(QUESTION, ANSWER)]}, "`messages[0]` is a system message to learn from"),
     (messages(QUESTION), "no message is the assistant's"),
     (messages(("system", "A")), "no user's or assistant's message is left"),
     ({"messages": []}, "`messages` is empty"),

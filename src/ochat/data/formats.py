@@ -77,8 +77,15 @@ def _listed(name: str, listing: str, detect: Callable[[Row], bool], convert: Cal
     return RowFormat(name, detect, convert, fields, {listing: MESSAGE_FIELDS})
 
 
+def _pairs(name: str, question: str, answer: str) -> RowFormat:
+    fields = {"conversation": frozenset({question, answer})}
+    return RowFormat(
+        name, _listing("conversation", question), from_pairs(question, answer), OWN_FIELDS | {"conversation"}, fields
+    )
+
+
 def _in_columns(question: str, answer: str) -> RowFormat:
-    fields = OWN_FIELDS | {question, answer, "system_prompt"}
+    fields = OWN_FIELDS | {question, answer, "system_prompt", "history"}
     messages = {question: MESSAGE_FIELDS, answer: MESSAGE_FIELDS}
     convert = asked_and_answered(question, answer)
     return RowFormat(f"{question}/{answer}", _has(question, answer), convert, fields, messages)
@@ -133,13 +140,8 @@ FORMATS = (
     _listed(
         "ShareGPT conversations", "conversations", _has("conversations"), from_list("conversations", drop_leading_answers=True)
     ),
-    RowFormat(
-        "LDJnr input/output pairs",
-        _listing("conversation", "input"),
-        from_pairs,
-        OWN_FIELDS | {"conversation"},
-        {"conversation": frozenset({"input", "output"})},
-    ),
+    _pairs("LDJnr input/output pairs", "input", "output"),
+    _pairs("ms-swift human/assistant pairs", "human", "assistant"),
     _listed("conversation messages", "conversation", _has("conversation"), from_list("conversation")),
     RowFormat("UltraChat data", _has("data"), from_ultrachat_data, OWN_FIELDS | {"data"}),
     RowFormat("ChatML text", _is_chatml, from_chatml, OWN_FIELDS | {"text"}),

@@ -18,7 +18,7 @@ def asked_and_answered(question: str, answer: str) -> Callable[[Row], Converted]
         asked = prompt(row[question], question)
         answered = completion(row[answer], answer)
         system = asked.system or text(row.get("system_prompt") or "", "system_prompt")
-        return Converted((conversation(row, (*asked.items, *answered), system),))
+        return Converted((conversation(row, (*_earlier(row), *asked.items, *answered), system),))
 
     return convert
 
@@ -51,26 +51,28 @@ def instruction(row: Row) -> str:
 
 
 def instructed(answer: str) -> Callable[[Row], Converted]:
-    """The conversion of rows with an instruction, and the answer under this name. `history` holds earlier questions with
-    their answers."""
+    """The conversion of rows with an instruction, and the answer under this name."""
 
     def convert(row: Row) -> Converted:
-        items = []
-        for number, pair in enumerate(_pairs(row.get("history"))):
-            for side, role in enumerate(("user", "assistant")):
-                items.append(message(role, text(pair[side], f"history[{number}][{side}]")))
-        items += [message("user", instruction(row)), *completion(row[answer], answer)]
+        items = (*_earlier(row), message("user", instruction(row)), *completion(row[answer], answer))
         return Converted((conversation(row, items),))
 
     return convert
 
 
-def _pairs(history: object) -> list[list[object]]:
+def _earlier(row: Row) -> list[Message]:
+    """The turns of `history`: earlier questions, each with its answer."""
+    history = row.get("history")
     if history in (None, "", "[]"):
         return []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         raise RowProblem("history is no list of pairs", f"`history` is {shown(history)}. Give a list of [question, answer].")
-    return history
+    sides = (("user", 0), ("assistant", 1))
+    return [
+        message(role, text(pair[side], f"history[{number}][{side}]"))
+        for number, pair in enumerate(history)
+        for role, side in sides
+    ]
 
 
 def is_goat(row: Row) -> bool:

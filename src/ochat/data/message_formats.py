@@ -59,13 +59,17 @@ def from_ultrachat_data(row: Row) -> Converted:
     return Converted((conversation(row, items),), notes)
 
 
-def from_pairs(row: Row) -> Converted:
-    """LDJnr's rows: a list of `input` and `output`."""
-    items = []
-    for number, pair in enumerate(objects(row["conversation"], "conversation")):
-        for role, field in (("user", "input"), ("assistant", "output")):
-            items.append(message(role, text(pair.get(field), f"conversation[{number}].{field}")))
-    return Converted((conversation(row, items),))
+def from_pairs(question: str, answer: str) -> Callable[[Row], Converted]:
+    """The conversion of rows whose `conversation` lists questions and answers under these names."""
+
+    def convert(row: Row) -> Converted:
+        items = []
+        for number, pair in enumerate(objects(row["conversation"], "conversation")):
+            for role, field in (("user", question), ("assistant", answer)):
+                items.append(message(role, text(pair.get(field), f"conversation[{number}].{field}")))
+        return Converted((conversation(row, items),))
+
+    return convert
 
 
 def from_chatml(row: Row) -> Converted:

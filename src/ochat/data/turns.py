@@ -121,8 +121,14 @@ def turns(value: object, field: str, names: MessageNames | None = None) -> Turns
         role = _role(row, where, names)
         refuse_tools(row, _TOOL_FIELDS, f"{where}.")
         content, of_parts = _content(row, where, names)
+        own = _weight(row, where, of_parts)
         if role != "system":
-            items.append(message(role, content, _weight(row, where, of_parts)))
+            items.append(message(role, content, own))
+        elif own:
+            raise RowProblem(
+                "a system message with a weight",
+                f"`{where}` is a system message to learn from, which isn't done here. Weigh it 0.",
+            )
         elif system is not None:
             raise RowProblem("two system messages", f"`{where}` is a second system message. Join the two into one.")
         elif items:
