@@ -5,7 +5,7 @@ chars / 45 words" and a leading "1 / 3" go, and so do div and span tags and bloc
 
 A chat about code has HTML too, and there it's what is talked about. So only what a page's prose is made of is converted:
 balanced elements such as <p>, <ul>, <table>, outside of fences and `code`, in texts without a sign of being a document or a
-program (<html>, <script>, <?php, a tag in quotes, braces beside a tag). A text in which nothing is mended, with `a < b` and
+program (<html>, <script>, <?php, a tag in quotes, braces beside a tag), in conversations that don't speak of HTML. A text in which nothing is mended, with `a < b` and
 `List<int>`, comes out byte for byte; one that is mended also loses its runs of empty lines. The step isn't on by default all
 the same: in data that wasn't scraped, HTML is nearly always the answer itself."""
 
@@ -22,7 +22,7 @@ ToMarkdown = Callable[[str], str]
 _FENCED = re.compile(r"^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _TICKED = re.compile(r"(?<!`)(?P<ticks>`+)(?!`)[^\n]+?(?<!`)(?P=ticks)(?!`)")
 _BLOCK_NAMES = "p|ul|ol|li|h[1-6]|blockquote|table|pre"
-_INLINE_NAMES = "b|i|em|strong|u|s|del|code|a|sup|sub"
+_INLINE_NAMES = "b|i|em|strong|s|del|code|a"
 _ATTRIBUTES = r"(?:\s+[\w:-]+(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))?)*\s*"
 _TAG = re.compile(
     rf"<(?P<close>/?)(?:(?P<block>{_BLOCK_NAMES})|(?P<inline>{_INLINE_NAMES})|(?P<void>br|hr|img))(?P<rest>{_ATTRIBUTES})/?>",
@@ -35,6 +35,8 @@ _PROGRAM = re.compile(
     r"|[\"'`]\s*</?[a-z]|<[/a-z][^<>]*>\s*[\"'`]\s*[;+,.)]|[{}]\s*</?[a-z]|</?[a-z][^<>]*>\s*[{}]",
     re.IGNORECASE,
 )
+# In a talk about markup, tags are the subject.
+_ABOUT_MARKUP = re.compile(r"\b(?:html5?|xml|css3?|jsx|tsx|react|svg|php|javascript|markdown|tags?)\b", re.IGNORECASE)
 # Of a fenced block that was copied with its button: a language, the button, the code up to the closing fence.
 _WITH_BUTTON = re.compile(
     r"(?P<fence>[`~]{3,})[ \t]*(?P<given>[\w+#.-]{0,20}?)[ \t]*\n?(?P<label>[\w+#./-]{0,20}?)[ \t]*Copy code[ \t]*\n?(?P<code>.*?)"
@@ -68,6 +70,8 @@ def load_converter() -> ToMarkdown:
         bullets="-",
         escape_asterisks=False,
         escape_underscores=False,
+        sub_symbol="<sub>",  # Markdown has no sign of its own, and x<sup>2</sup> isn't x2
+        sup_symbol="<sup>",
         code_language_callback=language,
     )
     return lambda html: str(converter.convert(html))
@@ -129,6 +133,7 @@ def to_markdown(text: str, convert: ToMarkdown) -> str:
         void = (tag["void"] or "").lower()
         if void == "br":
             out.append("\n")
+            position += text.startswith("\n", position)
         elif void == "hr":
             out.append("\n\n---\n\n")
         elif void:
@@ -142,8 +147,9 @@ def to_markdown(text: str, convert: ToMarkdown) -> str:
     return "".join(out) + text[position:]
 
 
-def mend(text: str, convert: ToMarkdown) -> tuple[str, tuple[str, ...]]:
-    """The text without a page's traces, and what was done to it; the same text where nothing was."""
+def mend(text: str, convert: ToMarkdown | None) -> tuple[str, tuple[str, ...]]:
+    """The text without a page's traces, and what was done to it; the same text where nothing was. Without a converter its HTML
+    stays."""
     if ("<" not in text and "Copy" not in text and not _PAGE_NUMBER.match(text)) or "\ue000" in text:
         return text, ()
     changes: list[str] = []
@@ -179,9 +185,9 @@ def mend(text: str, convert: ToMarkdown) -> tuple[str, tuple[str, ...]]:
     mended = replace(_COPY_COUNT, lambda _: "", mended, "copy count removed")
     mended = replace(_BARE_BUTTON, bare, mended, "copied block fenced")
     mended = _TICKED.sub(held.take, mended)
-    if not _PROGRAM.search(mended):
+    if convert and not _PROGRAM.search(mended):
         converted = to_markdown(mended, convert)
-        if converted != mended:
+        if converted != mended and converted.strip():
             changes.append("HTML to Markdown")
             mended = converted
     if not changes:
@@ -195,8 +201,9 @@ def mended(row: Conversation, convert: ToMarkdown) -> Outcome:
     items = []
     changes: dict[str, None] = {}
     evidence = ""
+    is_about_markup = any(_ABOUT_MARKUP.search(item.content) for item in row.items)
     for item in row.items:
-        content, done = mend(item.content, convert)
+        content, done = mend(item.content, None if is_about_markup else convert)
         items.append(item.model_copy(update={"content": content}) if done else item)
         changes.update(dict.fromkeys(done))
         if done and not evidence:

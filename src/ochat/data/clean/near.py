@@ -9,7 +9,8 @@ is dropped for a chance likeness. Pairs that overlap by 0.8 are found with 97 % 
 the row with the higher weight stays, then the earlier one; rows are compared with those that stay, so a chain of small changes
 isn't dropped as a whole.
 
-On disk a row costs its text and 160 bytes; in memory 40 bytes, and more only for rows that look like another."""
+On disk a row costs its text and 160 bytes; in memory 70 bytes, and up to a kilobyte only if it looks like another whose words
+aren't just the same."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ochat.conversation import Conversation
-from ochat.data.clean.exact import ROWS_PER_BATCH, row_weight
+from ochat.data.clean.exact import ROWS_PER_BATCH, best_of_equals, row_weight
 from ochat.data.clean.spool import Spool
 from ochat.data.clean.tally import Rows, Tally, likeness, words_of
 from ochat.data.clean.words import Hashes, mixed, run_hashes, words
@@ -84,80 +85,102 @@ class _Candidates:
 
     def __init__(self, spool: Spool, jaccard: float) -> None:
         self._spool, self._jaccard = spool, jaccard
-        self._sets = lru_cache(SETS_IN_MEMORY)(self._read)
+        self._sets = lru_cache(SETS_IN_MEMORY)(self._read_sets)
+        self._words = lru_cache(1)(self._read_words)
 
-    def _read(self, number: int) -> tuple[frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
+    def _read_sets(self, number: int) -> tuple[frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
         _, row = self._spool[number]
         replies = row.model_copy(update={"items": tuple(item for item in row.items if item.role == "assistant")})
         return shingles(row_words(row)), shingles(row_words(replies))
+
+    def _read_words(self, number: int) -> list[tuple[str, list[str]]]:
+        _, row = self._spool[number]
+        return [(item.role, words(item.content) or [item.content]) for item in row.items]
 
     def alike(self, one: int, other: int) -> bool:
         """Whether the two rows are near-duplicates."""
         return all(overlap(a, b) >= self._jaccard for a, b in zip(self._sets(one), self._sets(other), strict=True))
 
+    def same_words(self, one: int, other: int) -> bool:
+        """Whether the two rows differ in nothing but case and signs; `one` is kept for the next question."""
+        return self._words(one) == self._read_words(other)
+
+
+def same_words_instead(candidates: _Candidates, all_bands: Hashes, weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For each row the one that stands for all of its words (itself: -1), of those whose bands all agree."""
+    best = best_of_equals(all_bands, weights)
+    (others,) = np.nonzero(best != np.arange(len(best)))
+    instead = np.full(len(best), -1)
+    for row in others[np.argsort(best[others], kind="stable")].tolist():  # those of one best together
+        if candidates.same_words(int(best[row]), row):
+            instead[row] = best[row]
+    return instead
+
 
 def kept_instead(
-    spool: Spool, bands: Iterable[Hashes], weights: NDArray[np.float32], jaccard: float
-) -> tuple[dict[int, int], list[int]]:
-    """For each row to drop the one that stands for it; and the rows that looked like too many to be compared with all."""
+    candidates: _Candidates, bands: Iterable[Hashes], instead: NDArray[np.int64], weights: NDArray[np.float32]
+) -> set[int]:
+    """Fill in, for each row to drop, the one that stands for it. Returns the rows that looked like too many to be compared with
+    all."""
+    (unlike,) = np.nonzero(instead < 0)
     rows, groups, n_groups = [], [], 0
     for keys in bands:
-        of_band, group = shared_keys(keys)
-        rows.append(of_band)
+        of_band, group = shared_keys(keys[unlike])
+        rows.append(unlike[of_band])
         groups.append(group + n_groups)
         n_groups += len(keys)
     all_rows, all_groups = np.concatenate(rows), np.concatenate(groups)
     order = np.lexsort((all_rows, -weights[all_rows]))  # the heaviest first, then in the rows' order
     all_rows, all_groups = all_rows[order], all_groups[order]
     ends = np.flatnonzero(np.diff(all_rows, append=-1)) + 1
-    candidates = _Candidates(spool, jaccard)
     kept: defaultdict[int, list[int]] = defaultdict(list)  # by group
-    instead: dict[int, int] = {}
-    crowded = []
+    crowded = set()
     start = 0
     for end in ends.tolist():
         row, of_row = int(all_rows[start]), all_groups[start:end].tolist()
         start = end
         others = sorted({other for group in of_row for other in kept[group][-MAX_COMPARED:]}, reverse=True)
         if len(others) > MAX_COMPARED:
-            crowded.append(row)
+            crowded.add(row)
         found = next((other for other in others[:MAX_COMPARED] if candidates.alike(row, other)), None)
-        if found is None:
-            for group in of_row:
-                kept[group].append(row)
-        else:
+        if found is not None:
             instead[row] = found
-    return instead, crowded
+            continue
+        for group in of_row:
+            kept[group].append(row)
+    return crowded
 
 
 def drop_near_duplicates(rows: Rows, tally: Tally, folder: Path, jaccard: float) -> Rows:
     """The rows without near-duplicates; they wait in `folder` meanwhile."""
-    weights, classes = [], []
+    weights, classes, all_bands = [], [], []
     names: dict[str, int] = {}
     with Spool(folder) as spool, ExitStack() as stack:
         files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in range(N_BANDS)]
         while batch := list(islice(rows, ROWS_PER_BATCH)):
             spool.extend(batch)
-            for file, keys in zip(files, band_keys([row_words(row) for _, row in batch]), strict=True):
-                file.write(keys.tobytes())
+            keys = band_keys([row_words(row) for _, row in batch])
+            for file, of_band in zip(files, keys, strict=True):
+                file.write(of_band.tobytes())
+            all_bands.append(np.bitwise_xor.reduce(keys, axis=0))
             weights.append(np.array([row_weight(row) for _, row in batch], np.float32))
             classes.append(np.array([names.setdefault(class_of(row), len(names)) for _, row in batch], np.int32))
         if not weights:
             return
-        class_ids = np.concatenate(classes)
+        class_ids, all_weights = np.concatenate(classes), np.concatenate(weights)
+        candidates = _Candidates(spool, jaccard)
+        instead = same_words_instead(candidates, np.concatenate(all_bands), all_weights)
         for file in files:
             file.seek(0)
         # One band in memory at a time.
-        bands = (np.frombuffer(file.read(), np.uint64) for file in files)
-        instead, crowded = kept_instead(spool, bands, np.concatenate(weights), jaccard)
-        crowd = set(crowded)
+        crowded = kept_instead(candidates, (np.frombuffer(file.read(), np.uint64) for file in files), instead, all_weights)
         for number, (place, row) in enumerate(spool):
-            if number in crowd:
+            if number in crowded:
                 tally.note(f"looks like more than {MAX_COMPARED} rows, compared with so many", place, words_of(row))
-            if number not in instead:
+            other = int(instead[number])
+            if other < 0:
                 tally.keep(place)
                 yield place, row
             else:
-                across = class_ids[instead[number]] != class_ids[number]
-                reason = "near-duplicate in another class" if across else "near-duplicate in its class"
-                tally.drop(reason, place, likeness(row, spool[instead[number]]) if tally.wants_example(reason) else "")
+                reason = f"near-duplicate in {'its' if class_ids[other] == class_ids[number] else 'another'} class"
+                tally.drop(reason, place, likeness(row, spool[other]) if tally.wants_example(reason) else "")
