@@ -163,6 +163,24 @@ def test_near_duplicates_are_those_of_the_plain_way(tmp_path: Path) -> None:
     assert tally.n_read == tally.n_kept + tally.n_dropped == 300
 
 
+def test_of_many_rows_of_the_same_words_the_heaviest_stays_and_is_compared_with_others(tmp_path: Path) -> None:
+    rows = [row("Tell me", LONG.upper() + "!" * number, 0.1, "poor") for number in range(5)]
+    rows += [row("Tell me", LONG, 0.5, "fair"), row("Tell me", LONG + " nothing", 1.0, "good"), row("Tell me", "Nothing.")]
+    kept, tally = near(rows, tmp_path)
+    assert kept == [6, 7]
+    assert tally.drops == {"near-duplicate in another class": 6}
+
+
+def test_rows_of_one_template_are_kept_and_those_not_compared_with_all_are_told(tmp_path: Path) -> None:
+    """Of 110 words 100 are the template's: 96 of 124 runs shared, 0.77."""
+    random.seed(0)
+    template = " ".join(f"form{number}" for number in range(100))
+    rows = [row(f"{template} {' '.join(str(random.random()) for _ in range(5))}", str(number)) for number in range(120)]
+    kept, tally = near([*rows, row(rows[7].items[0].content + " x", "7")], tmp_path)
+    assert kept == list(range(120))  # the copy among them is found
+    assert list(tally.notes) == ["kept after comparing with 50 rows like it, of more"]
+
+
 def test_planted_near_duplicates_are_found_among_real_rows(test_file: Callable[[str], Path], tmp_path: Path) -> None:
     rows = [
         row(str(value["instruction"]), str(value["output"]), 0.1, "davinci")

@@ -49,7 +49,7 @@ _BARE_BUTTON = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _COPY_COUNT = re.compile(r"^Copy\d+ chars? / \d+ words?[ \t]*\n*", re.MULTILINE)
-_PAGE_NUMBER = re.compile(r"\A\s*(\d+) / (\d+)[ \t]*\n+(?=\S)")
+_PAGE_NUMBER = re.compile(r"\A\s*(\d{1,3}) / (\d{1,3})[ \t]*\n+(?=\S)")
 _EMPTY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 # Private letters that stand for code while the rest is mended.
 _HELD = re.compile("\ue000(\\d+)\ue001")
@@ -186,7 +186,10 @@ def mend(text: str, convert: ToMarkdown | None) -> tuple[str, tuple[str, ...]]:
     mended = replace(_BARE_BUTTON, bare, mended, "copied block fenced")
     mended = _TICKED.sub(held.take, mended)
     if convert and not _PROGRAM.search(mended):
-        converted = to_markdown(mended, convert)
+        try:
+            converted = to_markdown(mended, convert)
+        except RecursionError:  # a thousand elements within each other; the text stays
+            converted = mended
         if converted != mended and converted.strip():
             changes.append("HTML to Markdown")
             mended = converted

@@ -12,7 +12,7 @@ isn't dropped as a whole.
 On disk a row costs its text and 160 bytes; in memory 70 bytes, and up to a kilobyte only if it looks like another whose words
 aren't just the same."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
@@ -33,8 +33,9 @@ from ochat.data.tokenize import class_of
 SHINGLE_WORDS = 5
 # A pair of overlap j shares a band with chance 1 - (1 - j ** ROWS_PER_BAND) ** N_BANDS.
 N_BANDS, ROWS_PER_BAND = 20, 8
-# A row that looks like many kept ones and equals none is compared with so many, newest first.
-MAX_COMPARED = 200
+# Rows made by one template look like many others and equal none. Compared are so many, those that share most bands first: of
+# those that share a band, the newest SEEN_OF_BAND.
+MAX_COMPARED, SEEN_OF_BAND = 50, 200
 SETS_IN_MEMORY = 10_000
 
 
@@ -120,8 +121,8 @@ def same_words_instead(candidates: _Candidates, all_bands: Hashes, weights: NDAr
 def kept_instead(
     candidates: _Candidates, bands: Iterable[Hashes], instead: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> set[int]:
-    """Fill in, for each row to drop, the one that stands for it. Returns the rows that looked like too many to be compared with
-    all."""
+    """Fill in, for each row to drop, the one that stands for it. Returns the rows that look like too many to be compared with
+    all, and are kept."""
     (unlike,) = np.nonzero(instead < 0)
     rows, groups, n_groups = [], [], 0
     for keys in bands:
@@ -139,10 +140,11 @@ def kept_instead(
     for end in ends.tolist():
         row, of_row = int(all_rows[start]), all_groups[start:end].tolist()
         start = end
-        others = sorted({other for group in of_row for other in kept[group][-MAX_COMPARED:]}, reverse=True)
-        if len(others) > MAX_COMPARED:
+        n_shared = Counter(other for group in of_row for other in kept[group][-SEEN_OF_BAND:])
+        likely = [other for other, _ in n_shared.most_common(MAX_COMPARED)]
+        found = next((other for other in likely if candidates.alike(row, other)), None)
+        if found is None and len(n_shared) > MAX_COMPARED:
             crowded.add(row)
-        found = next((other for other in others[:MAX_COMPARED] if candidates.alike(row, other)), None)
         if found is not None:
             instead[row] = found
             continue
@@ -176,7 +178,7 @@ def drop_near_duplicates(rows: Rows, tally: Tally, folder: Path, jaccard: float)
         crowded = kept_instead(candidates, (np.frombuffer(file.read(), np.uint64) for file in files), instead, all_weights)
         for number, (place, row) in enumerate(spool):
             if number in crowded:
-                tally.note(f"looks like more than {MAX_COMPARED} rows, compared with so many", place, words_of(row))
+                tally.note(f"kept after comparing with {MAX_COMPARED} rows like it, of more", place, words_of(row))
             other = int(instead[number])
             if other < 0:
                 tally.keep(place)
