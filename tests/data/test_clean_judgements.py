@@ -64,6 +64,7 @@ ENGLISH = "The cat sleeps on the sofa because she is tired and it rains outside.
     [
         ([row("What is it?", ENGLISH), row("Was ist das?", GERMAN)], ["0"], {"language de": 1}, {}),
         ([row("8", "8")], ["0"], {}, {"language unsure, kept": 1}),
+        ([row("7108254150+7239028262109 = ?", "7246136516259; 12 * 4 = 48, 48 / 3 = 16")], ["0"], {}, {"no language, kept": 1}),
         ([row("Show me the loop in the program", "```\n" + f"# {GERMAN}\n" * 20 + "```")], ["0"], {}, {}),
     ],
 )

@@ -50,7 +50,7 @@ class Options:
     question_words: int = 13
     """decontaminate: words in a row that a row shares with a question that it holds"""
     languages: tuple[str, ...] = ()
-    """language: codes of those to keep, such as en de"""
+    """language: codes of those to keep, such as en de; Chinese is zh wuu yue"""
     max_length: int | None = None
     """length: the most that a conversation may have"""
     length_unit: Literal["letters", "words", "tokens"] = "letters"

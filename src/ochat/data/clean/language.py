@@ -12,6 +12,7 @@ from ochat.data.clean.tally import Rows, Tally, words_of
 from ochat.errors import OchatError, require
 
 LETTERS = 2000
+NO_LANGUAGE = "zxx"  # ISO 639-2: no linguistic content, such as numbers and code
 # The detector's confidence in another language from which a row is dropped.
 SURE = 0.5
 _FENCED = re.compile(r"^ {0,3}(```|~~~).*?(^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
@@ -42,10 +43,10 @@ def keep_languages(rows: Rows, tally: Tally, languages: tuple[str, ...], detect:
     """The rows that aren't surely of another language."""
     for place, row in rows:
         language, confidence = detect(prose(row))
-        if language not in languages and confidence >= SURE:
+        if language not in languages and language != NO_LANGUAGE and confidence >= SURE:
             tally.drop(f"language {language}", place, words_of(row))
             continue
         if language not in languages:
-            tally.note("language unsure, kept", place, words_of(row))
+            tally.note("no language, kept" if language == NO_LANGUAGE else "language unsure, kept", place, words_of(row))
         tally.keep(place)
         yield place, row
