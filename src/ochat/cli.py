@@ -22,6 +22,9 @@ COMMANDS = {
         "ochat.experiment.quickstart", "the whole loop on a toy task: data, training, grades, a served model"
     ),
     "data import": Command("ochat.data.import_rows", "rows of other formats -> conversations of one class"),
+    "data clean": Command(
+        "ochat.data.clean.clean_rows", "drop duplicates and benchmark questions, mend turns and scraped texts; all counted"
+    ),
     "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
     "data export": Command("ochat.data.export", "conversations or a data set -> what other trainers read"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),
