@@ -295,7 +295,11 @@ def run_tests() -> None:
         if "names" not in first:
             _tell(verdict, False, f"the code failed: {first.get('failed')}")
         names = _names(first["names"], peer)
-        space = {"__name__": "__main__", **names}
+        # a program of its own, as unittest.main expects
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
+        sys.argv = [TESTS]
+        space = module.__dict__
+        space.update(names)
         tests = compile(_source(TESTS), TESTS, "exec")
         data = {name for name, value in names.items() if not isinstance(value, Remote | types.ModuleType)}
         try:
