@@ -1,12 +1,17 @@
 """Import: other formats become our rows of one class; bad rows are named, and nothing is lost in silence."""
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ochat.conversation import read_conversations
-from ochat.data.import_rows import Options, main
+from ochat.conversation import Conversation, read_conversations
+from ochat.data.formats import FORMATS
+from ochat.data.import_rows import Counts, Options, import_row, main
+from ochat.data.problem import RowProblem
+from ochat.data.read import read_all
 from ochat.errors import DataError, OchatError
 
 
@@ -57,14 +62,15 @@ def test_rows_keep_their_condition_when_none_is_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ({"text": "hello"}, "found the fields text"),
-        ([1], "found a list"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "role is 'tool'"),
-        ({"messages": []}, "messages: List should have at least 1 item"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "there is no message"),
-        ({"messages": [{"role": "user", "content": "x", "weight": -1}]}, "weight"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "valid string"),
-        ({**OURS, "conditon": "GPT4"}, "conditon"),
+        ({"text": "hello"}, "found `text`, which is no known format"),
+        ({"mesages": []}, "Did you mean `messages`?"),
+        ([1], "found [1]. Give an object"),
+        ([[1, 2], [0, 1]], "Import the conversations that they were made of"),
+        ({**OURS, "conditon": "GPT4"}, "unknown field 'conditon'. Did you mean `condition`?"),
+        (
+            {"items": [{"role": "user", "content": "Hi", "wieght": 1}]},
+            "unknown field 'wieght' in `items[0]`. Did you mean `weight`?",
+        ),
     ],
 )
 def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, row: object, problem: str) -> None:
@@ -108,3 +114,179 @@ def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_negative_class_weight_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OchatError, match="--weight"):
         Options((tmp_path,), tmp_path, weight=-0.1)
+
+
+PAIR = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
+
+
+def imported(source: Path, **options: object) -> list[Conversation]:
+    output = source.parent / "rows.jsonl"
+    main(Options((source,), output, **options))  # type: ignore[arg-type]  # each option's own type
+    return [row for _, row in read_conversations(output)]
+
+
+def test_an_error_says_how_to_go_on_without_the_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--skip-invalid\.$"):
+        imported(written(tmp_path / "in.jsonl", {"text": "hello"}))
+
+
+def test_skipped_rows_are_counted_by_reason_and_kept_with_their_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "in.jsonl", OURS, {"text": "a"}, {"text": "b"}, [1], OURS)
+    source.write_bytes(source.read_bytes() + b'{"items": "\xe9"}\n')
+    assert len(imported(source, skip_invalid=True)) == 2
+    out = capsys.readouterr().out
+    assert "6 rows read = 2 kept + 4 rejected" in out
+    assert "2 rejected: no known format" in out
+    assert "1 rejected: not UTF-8" in out
+    rejects = [json.loads(line) for line in (tmp_path / "rows.jsonl.rejects.jsonl").read_text().splitlines()]
+    assert [(line["place"], line["row"]) for line in rejects] == [
+        (f"{source}:2", {"text": "a"}),
+        (f"{source}:3", {"text": "b"}),
+        (f"{source}:4", [1]),
+        (f"{source}:6", '{"items": "\\xe9"}'),
+    ]
+    assert all(line["problem"] and line["reason"] for line in rejects)
+
+
+def test_a_rejects_file_never_tells_of_an_older_import(tmp_path: Path) -> None:
+    imported(written(tmp_path / "in.jsonl", OURS, [1]), skip_invalid=True)
+    imported(written(tmp_path / "in.jsonl", OURS), skip_invalid=True)
+    assert (tmp_path / "rows.jsonl.rejects.jsonl").read_text() == ""
+
+
+def test_nothing_is_written_where_every_row_is_rejected(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", [1], [2])
+    with pytest.raises(DataError, match=r"in\.jsonl:1: found \[1\].*All 2 rows were rejected"):
+        imported(source, skip_invalid=True)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_unknown_fields_are_left_out_and_counted_where_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {**OPENAI, "stars": 5, "messages": [{**message, "wieght": 0.5} for message in OPENAI["messages"]]}
+    assert len(imported(written(tmp_path / "in.jsonl", row, row), allow_extra_keys=True)) == 2
+    assert "Fields left out: messages[].wieght (10), stars (2)" in capsys.readouterr().out
+
+
+def test_what_data_sets_say_about_a_row_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imported(written(tmp_path / "in.jsonl", {**OURS, "id": 7, "source": "web"}, {**OURS, "id": None}))
+    assert "Fields left out: id (1), source (1)" in capsys.readouterr().out
+
+
+def test_what_a_format_drops_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [("gpt", "…and so on."), ("human", "Hi"), ("gpt", "Hello")]
+    row = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    imported(written(tmp_path / "in.jsonl", row, row))
+    assert "2 times: leading assistant turn dropped" in capsys.readouterr().out
+
+
+def test_an_empty_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imported(written(tmp_path / "in.jsonl", {"instruction": "Say nothing.", "output": " "}))
+    assert "1 of them have an empty answer" in capsys.readouterr().out
+
+
+def test_a_pair_becomes_two_classes_each_with_its_condition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = imported(written(tmp_path / "in.jsonl", PAIR), weight=0.5)
+    assert [(row.class_name, row.condition, row.items[1].weight) for row in rows] == [
+        ("chosen", "chosen", 0.5),
+        ("rejected", "rejected", 0.5),
+    ]
+    assert "2 conversations made of them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["condition", "class_name"])
+def test_one_class_for_both_answers_of_a_pair_is_refused(tmp_path: Path, option: str) -> None:
+    with pytest.raises(OchatError, match=r"classes of their own \(chosen, rejected\)"):
+        imported(written(tmp_path / "in.jsonl", PAIR), **{option: "GPT4"})
+
+
+def test_a_forced_format_takes_its_rows_only(tmp_path: Path) -> None:
+    row = {"question": "Why?", "answer": "Because.", "response": "So."}
+    assert (
+        imported(written(tmp_path / "in.jsonl", row), format="Question/Response", allow_extra_keys=True)[0].items[1].content
+        == "So."
+    )
+    with pytest.raises(OchatError, match="Did you mean: question/answer"):
+        imported(tmp_path / "in.jsonl", format="question/anser")
+    with pytest.raises(DataError, match="no known format"):
+        imported(tmp_path / "in.jsonl", format="ShareGPT conversations")
+
+
+def test_a_weight_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "assistant", "content": "Hi", "weight": 1e6}]}
+    with pytest.raises(DataError, match=r"in\.jsonl:1: a weight of 1e\+06 times 10"):
+        imported(written(tmp_path / "in.jsonl", row), weight=10.0)
+
+
+def test_a_folder_that_holds_the_output_is_refused(tmp_path: Path) -> None:
+    written(tmp_path / "rows.jsonl", OURS)
+    with pytest.raises(OchatError, match="which import writes"):
+        main(Options((tmp_path,), tmp_path / "rows.jsonl"))
+
+
+def test_a_folder_of_files_of_different_formats_is_imported_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    written(folder / "b.jsonl", OPENAI)
+    written(folder / "a.jsonl", OURS, OURS)
+    main(Options((folder,), tmp_path / "rows.jsonl"))
+    out = capsys.readouterr().out
+    assert "2 rows of ochat items" in out
+    assert "1 rows of OpenAI messages" in out
+
+
+# What each file of other people's data gives: rows kept, and rows rejected by reason.
+REAL = {
+    "alpaca_davinci003_52k": (52_002, {}),
+    "alpaca_eval_805_multi_model": (0, {"no known format": 805}),
+    "alpaca_gpt4_found": (0, {"unknown field 'from'": 9_954}),
+    "alpaca_aligned_5k": (0, {"no known format": 5_000}),
+    "arena_hard_v01_gpt4_gpt35": (0, {"no known format": 500}),
+    "codealpaca_2k_davinci003": (2_017, {}),
+    "crlft_demo_train_9500": (9_500, {}),
+    "crlft_demo_heldout_250": (0, {"no known format": 250}),
+    "dolly_3k_human": (2_996, {}),
+    "fastchat_dummy_conversation": (500, {}),
+    "goat_generated_200": (203, {}),
+    "gpteacher_codegen_gpt4": (4_535, {}),
+    "gpteacher_roleplay_gpt4": (1_923, {}),
+    "gsm8k_train": (7_473, {}),
+    "llamafactory_glaive_toolcall_en_demo": (109, {"tools": 191}),
+    "llamafactory_kto_en_demo": (300, {}),
+    "llamafactory_v1_sft_demo_loss_weight": (500, {}),
+    "oasst_en_100_tree": (0, {"no known format": 100}),
+    "oasst_top1_form_zh_derived": (200, {}),
+    "real_rows_glaive_code_assistant": (1, {}),
+    "real_rows_mathinstruct": (2, {}),
+    "real_rows_metamathqa": (1, {}),
+    "sharegpt_v3_sample_200": (200, {}),
+    "vicuna80_multi_model": (0, {"no known format": 80}),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_sets_give_the_same_counts_every_time(test_file: Callable[[str], Path], name: str) -> None:
+    kept, rejected = REAL[name]
+    options = Options((Path(),), Path("unused.jsonl"), skip_invalid=True)
+    counts = Counts()
+    for place, value in read_all(test_file(f"train/{name}.jsonl.gz")):
+        counts.n_read += 1
+        try:
+            counts.add(import_row(value, FORMATS, options))
+        except RowProblem as problem:
+            counts.reject(place, problem)
+    assert (counts.formats.total(), dict(counts.rejected), counts.n_read) == (kept, rejected, kept + sum(rejected.values()))
+
+
+def test_one_prompt_with_two_answers_goes_through_a_columns_file(
+    test_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns, output = tmp_path / "columns.yaml", tmp_path / "rows.jsonl"
+    columns.write_text("prompt: [instruction, input]\nanswer: {output_gpt4: GPT4, output_davinci003: GPT3}\n")
+    main(Options((test_file("train/alpaca_aligned_5k.jsonl.gz"),), output, columns=columns, allow_extra_keys=True))
+    rows = [row for _, row in read_conversations(output)]
+    assert Counter(row.condition for row in rows) == {"GPT4": 5000, "GPT3": 5000}
+    assert rows[0].items[0] == rows[1].items[0]
+    assert rows[0].items[0].content.endswith("plants, and minerals\nOak tree, copper ore, elephant")
+    assert "10,000 conversations made of them" in capsys.readouterr().out

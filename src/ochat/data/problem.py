@@ -1,0 +1,20 @@
+"""What is wrong with one row of a user's, said twice: so that it can be counted, and so that it can be mended."""
+
+import reprlib
+
+_shorten = reprlib.Repr()
+_shorten.maxstring = _shorten.maxother = 80
+
+
+class RowProblem(Exception):
+    """A row that can't be used. `reason` is the same for all rows with this problem; the message names the field, what was
+    found and what to do, and its reader puts `file:line` before it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def shown(value: object) -> str:
+    """A user's value for a message: short, on one line, and without characters that a terminal acts on."""
+    return _shorten.repr(value)
