@@ -1,25 +1,28 @@
 """Quality classes: each rule gives what it says, a row that none knows gets no class, and a bad table is refused at its line."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ochat.conversation import Conversation, Message, read_json_lines
+from ochat.conversation import Conversation, Message, read_conversations, read_json_lines
 from ochat.data.classes import (
     ClassTable,
     Factors,
     Match,
     apply_class,
     classify,
-    describe,
+    each_row,
     factor_table,
     match,
-    match_all,
     read_classes,
 )
+from ochat.data.import_rows import Options, main
+from ochat.data.problem import RowProblem
 from ochat.errors import DataError, OchatError
 
 needs_sandbox = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap: apt-get install bubblewrap")
@@ -101,20 +104,24 @@ def test_the_first_rule_that_knows_decides_and_the_fallback_only_where_named(tab
 @pytest.mark.parametrize(
     ("rule", "source", "problem"),
     [
-        ("by: score, column: s, cuts: [1], classes: [bad, good]", {"s": "high"}, "column 's' is 'high'"),
-        ("by: score, column: s, cuts: [1], classes: [bad, good]", {"s": math.nan}, "column 's' is 'nan'"),
-        ("by: score, column: s, cuts: [1], classes: [bad, good]", {"s": True}, "column 's' is 'True'"),
+        (
+            "by: score, column: s, cuts: [1], classes: [bad, good]",
+            {"s": "high"},
+            "`s` is 'high', and a rule by score needs a number",
+        ),
+        ("by: score, column: s, cuts: [1], classes: [bad, good]", {"s": math.nan}, "`s` is nan"),
+        ("by: score, column: s, cuts: [1], classes: [bad, good]", {"s": True}, "`s` is True"),
         ("by: score, column: s, cuts: [1], classes: [bad, good]", {"s": [1]}, "needs a number"),
-        ("by: column, column: s, classes: {x: good}", {"s": ["x"]}, "column 's' holds a list"),
-        ("by: number, gold: s, right: good", {"s": {}}, "column 's' holds a dict"),
-        ("by: code, tests: s, right: good", {"s": 5}, "column 's' holds a int"),
-        ("by: code, tests: s, right: good", {"s": ["x", 5]}, "column 's' holds a list"),
+        ("by: column, column: s, classes: {x: good}", {"s": ["x"]}, "`s` is ['x']"),
+        ("by: number, gold: s, right: good", {"s": {}}, "`s` is {}"),
+        ("by: code, tests: s, right: good", {"s": 5}, "`s` is 5"),
+        ("by: code, tests: s, right: good", {"s": ["x", 5]}, "`s` is ['x', 5]"),
     ],
 )
-def test_a_value_that_no_rule_can_use_is_told_with_its_place(
+def test_a_value_that_no_rule_can_use_is_told(
     table: Callable[[str], ClassTable], rule: str, source: Mapping[str, object], problem: str
 ) -> None:
-    with pytest.raises(DataError, match=r"^rows\.jsonl:7: ") as raised:
+    with pytest.raises(RowProblem) as raised:
         classify(said("5"), source, "rows.jsonl:7", table(f"{CLASSES}rules: [{{{rule}}}]"))
     assert problem in str(raised.value)
 
@@ -138,23 +145,15 @@ def test_code_that_passes_its_tests_is_told_from_code_that_does_not(table: Calla
         (RIGHT, [], None),
         (RIGHT, None, None),
     ]
-    rows = [(f"rows.jsonl:{at}", {"tests": tests}, said(reply)) for at, (reply, tests, _) in enumerate(cases * 3)]
-    found = list(match_all(iter(rows), rules))
-    assert [place for place, _, _ in found] == [place for place, _, _ in rows]  # in order, whatever ends first
-    assert [match and match.class_name for _, _, match in found] == [name for _, _, name in cases * 3]
+    rows = iter(cases * 3)
+    found = each_row(lambda case: classify(said(case[0]), {"tests": case[1]}, "rows.jsonl:1", rules), rows, rules)
+    assert list(found) == [name for _, _, name in cases * 3]  # in order, whatever ends first
 
 
-@needs_sandbox
-def test_a_bad_row_among_code_ends_in_its_message(table: Callable[[str], ClassTable]) -> None:
-    rules = table(f"{CLASSES}rules: [{{by: code, tests: tests, right: good}}]")
-    rows = [(f"rows.jsonl:{at}", {"tests": 5 if at == 1 else TESTS}, said(RIGHT)) for at in range(50)]
-    with pytest.raises(DataError, match=r"rows\.jsonl:1"):
-        list(match_all(rows, rules))
-
-
-def test_rows_are_matched_one_by_one_as_they_are_asked_for(table: Callable[[str], ClassTable]) -> None:
-    endless = ((f"f:{at}", {"score": at}, said("x")) for at in iter(int, 1))
-    assert next(match_all(endless, table(CLASSES + RULES)))[2] is None
+def test_rows_are_classed_one_by_one_as_they_are_asked_for(table: Callable[[str], ClassTable]) -> None:
+    rules = table(CLASSES + RULES)
+    endless = iter(lambda: {"score": 5}, None)
+    assert next(each_row(lambda source: classify(said("x"), source, "f:1", rules), endless, rules)) == "good"
 
 
 def test_gsm8k_rows_are_right_by_their_own_gold(table: Callable[[str], ClassTable], test_file: Callable[[str], Path]) -> None:
@@ -174,11 +173,7 @@ def test_a_reward_becomes_the_weight_exp_of_reward_by_beta(table: Callable[[str]
     )
     weights = [quality.weight for quality in rules.classes.values()]
     assert weights == [1.0, pytest.approx(0.1353352832366127), 0.3]  # e^-2
-    assert describe(rules).splitlines() == [
-        "a  condition 'A', weight 1 = exp(0 / 0.5)",
-        "b  condition 'B', weight 0.1353 = exp(-1 / 0.5)",
-        "c  condition '', weight 0.3",
-    ]
+    assert [quality.reason for quality in rules.classes.values()] == ["exp(0 / 0.5)", "exp(-1 / 0.5)", ""]
 
 
 def test_a_class_multiplies_the_messages_own_weights(table: Callable[[str], ClassTable]) -> None:
@@ -197,6 +192,88 @@ def test_both_factors_of_a_weight_are_told_by_class(table: Callable[[str], Class
     rows = factor_table({"bad": factors}, table(CLASSES))
     assert rows[0] == ("good", "GPT4", 0, 0.0, 1.0, 0.0)
     assert rows[1] == ("bad", "GPT3", 2, pytest.approx(2 / 3), 0.1, pytest.approx(0.2 / 3))
+
+
+def imported(folder: Path, table: str, *rows: object, **options: bool) -> list[tuple[str, str, list[float | None]]]:
+    """Class, condition and weights of the conversations that import makes of the rows."""
+    (folder / "table.yaml").write_text(table, encoding="utf-8")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    output = folder / "out.jsonl"
+    main(Options((folder / "rows.jsonl",), output, classes=folder / "table.yaml", **options))
+    made = [row for _, row in read_conversations(output)]
+    return [(row.class_name, row.condition, [item.weight for item in row.items]) for row in made]
+
+
+SCORED = "rules: [{by: score, column: rating, cuts: [4], classes: [bad, good]}]"
+
+
+def test_import_gives_rows_their_classes_and_tells_both_factors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "Hi", "completion": "Oh", "rating": rating} for rating in (5, 1, 4.5)]
+    bad, good = ("bad", "GPT3", [0.0, 0.1]), ("good", "GPT4", [0.0, 1.0])
+    assert imported(tmp_path, CLASSES + SCORED, *rows) == [good, bad, good]
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "good GPT4 2 1 x 1 = 1" in told
+    assert "bad GPT3 1 1 x 0.1 = 0.1" in told
+    assert "3 by rule 1 (score, column 'rating')" in told
+
+
+def test_chosen_and_rejected_answers_become_classes(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
+    rules = "rules: [{by: class, classes: {chosen: good, rejected: bad}}]"
+    assert imported(tmp_path, CLASSES + rules, row) == [("good", "GPT4", [0.0, 1.0]), ("bad", "GPT3", [0.0, 0.1])]
+
+
+def test_a_row_without_a_class_is_an_error_or_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "Hi", "completion": "Oh", "rating": rating} for rating in (5, None, None)]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: no rule of .* gives this row a class, and 1 more have none\."):
+        imported(tmp_path, CLASSES + SCORED, *rows)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert len(imported(tmp_path, CLASSES + SCORED, *rows, drop_unassigned=True)) == 1
+    assert "2 left out, since no rule gives them a class; the first is" in capsys.readouterr().out
+    with pytest.raises(DataError, match="gives any of 2 rows a class"):
+        imported(tmp_path, CLASSES + SCORED, *rows[1:], drop_unassigned=True)
+
+
+def test_our_rows_without_a_class_are_final_unless_a_rule_knows_them(tmp_path: Path) -> None:
+    items = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Oh", "weight": 0.5}]
+    rules = "rules: [{by: class, classes: {mine: good}}]\nfallback: bad"
+    rows = [{"items": items, "condition": "Human"}, {"items": items, "class": "mine"}, {"items": items, "class": "other"}]
+    assert imported(tmp_path, CLASSES + rules, *rows) == [
+        ("Human", "Human", [0.0, 0.5]),
+        ("good", "GPT4", [0.0, 0.5]),
+        ("bad", "GPT3", [0.0, 0.05]),
+    ]
+
+
+def test_a_value_that_no_rule_can_use_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{"prompt": "Hi", "completion": "Oh", "rating": rating} for rating in (5, "high")]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: `rating` is 'high', and a rule by score needs a number there"):
+        imported(tmp_path, CLASSES + SCORED, *rows)
+    assert len(imported(tmp_path, CLASSES + SCORED, *rows, skip_invalid=True)) == 1
+    assert "'high'" in (tmp_path / "out.jsonl.rejects.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_column_that_no_row_has_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = SCORED.replace("rating", "ratings") + "\nfallback: bad"
+    assert len(imported(tmp_path, CLASSES + rules, {"prompt": "Hi", "completion": "Oh"})) == 1
+    told = capsys.readouterr().out
+    assert "0 by rule 1 (score, column 'ratings'); is there a column 'ratings'?" in told
+    assert "1 by no rule, so of the fallback 'bad'" in told
+
+
+@needs_sandbox
+def test_import_tests_code_in_the_sandbox(tmp_path: Path) -> None:
+    rules = "rules: [{by: code, tests: tests, right: good, wrong: bad, seconds: 2}]"
+    rows = [{"prompt": "Add!", "completion": code, "tests": TESTS} for code in (RIGHT, WRONG, LEAVING, RIGHT)]
+    assert [name for name, *_ in imported(tmp_path, CLASSES + rules, *rows)] == ["good", "bad", "bad", "good"]
+
+
+@pytest.mark.parametrize("options", [{"condition": "GPT4"}, {"class_name": "x"}, {"weight": 0.5}])
+def test_a_table_and_one_class_for_all_exclude_each_other(options: dict[str, Any]) -> None:
+    with pytest.raises(OchatError, match="--classes says what"):
+        Options((Path("a"),), Path("b"), classes=Path("c"), **options)
+    with pytest.raises(OchatError, match="--drop-unassigned is about"):
+        Options((Path("a"),), Path("b"), drop_unassigned=True)
 
 
 ONE = "{name: good, condition: GPT4, weight: 1}"

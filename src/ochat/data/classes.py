@@ -12,28 +12,31 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ochat.conversation import MAX_WEIGHT, Conversation, Weight, first_problem
 from ochat.data.formats import with_class
+from ochat.data.problem import RowProblem, shown
 from ochat.data.verify import is_refusal, is_repetitive, python_code, same_number
-from ochat.errors import DataError, OchatError
+from ochat.errors import OchatError
 from ochat.sandbox import check_sandbox, run_tests
 
 Source = Mapping[str, object]
+Row = TypeVar("Row")
+Result = TypeVar("Result")
 _PLACE = re.compile(r":(?:row )?\d+(?: \(row \d+\))?$")
 
 
-class RuleError(Exception):
-    """A value of a row that a rule can't use; the message has no place yet."""
+def _unfit(column: str, value: object, wanted: str) -> RowProblem:
+    return RowProblem(f"a value that no rule can use: {shown(column)}", f"`{column}` is {shown(value)}, and {wanted}.")
 
 
 def _text(value: object) -> object:
@@ -68,16 +71,22 @@ Cuts = Annotated[list[Annotated[float, Field(allow_inf_nan=False, strict=True)]]
 class _Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    by: str
+
     def names(self) -> dict[str, str]:
         """The classes that the rule can give, each with the field that says so."""
         raise NotImplementedError
+
+    def reads(self) -> str | None:
+        """The column that it looks at."""
+        return None
 
     def problem(self) -> str | None:
         """What is wrong with the rule as a whole."""
         return None
 
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
-        """The row's class, or None where the rule doesn't know it. Raises RuleError."""
+        """The row's class, or None where the rule doesn't know it. Raises RowProblem."""
         raise NotImplementedError
 
 
@@ -94,14 +103,15 @@ class ByColumn(_Named):
     by: Literal["column"]
     column: ClassName
 
+    def reads(self) -> str:
+        return self.column
+
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
         value = _text(_value(source, self.column))
         if value is None:
             return None
         if not isinstance(value, str):
-            raise RuleError(
-                f"column {self.column!r} holds a {type(value).__name__}. A rule by column needs a single value there."
-            )
+            raise _unfit(self.column, value, "a rule by column needs a single value there")
         return self.classes.get(value)
 
 
@@ -154,6 +164,9 @@ class ByScore(_Cut):
     by: Literal["score"]
     column: ClassName
 
+    def reads(self) -> str:
+        return self.column
+
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
         value = _value(source, self.column)
         if value is None or value == "":
@@ -163,7 +176,7 @@ class ByScore(_Cut):
         except (TypeError, ValueError, OverflowError):
             score = math.nan
         if math.isnan(score):
-            raise RuleError(f"column {self.column!r} is {str(value)[:80]!r}. A rule by score needs a number there.")
+            raise _unfit(self.column, value, "a rule by score needs a number there")
         return self.cut(score)
 
 
@@ -194,14 +207,15 @@ class ByNumber(_Verified):
     by: Literal["number"]
     gold: ClassName
 
+    def reads(self) -> str:
+        return self.gold
+
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
         gold, reply = _text(_value(source, self.gold)), _reply(row)
         if gold is None or reply is None:
             return None
         if not isinstance(gold, str):
-            raise RuleError(
-                f"column {self.gold!r} holds a {type(gold).__name__}. A rule by number needs a number or text there."
-            )
+            raise _unfit(self.gold, gold, "a rule by number needs a number or text there")
         same = same_number(reply, gold)
         return None if same is None else self.right if same else self.wrong
 
@@ -214,14 +228,15 @@ class ByCode(_Verified):
     seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
 
+    def reads(self) -> str:
+        return self.tests
+
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
         tests, reply = _value(source, self.tests), _reply(row)
         if isinstance(tests, list) and all(isinstance(test, str) for test in tests):
             tests = "\n".join(tests)
         if tests is not None and not isinstance(tests, str):
-            raise RuleError(
-                f"column {self.tests!r} holds a {type(tests).__name__}. A rule by code needs text or a list of texts."
-            )
+            raise _unfit(self.tests, tests, "a rule by code needs text or a list of texts there")
         code = python_code(reply) if reply is not None else None
         if code is None or not tests:
             return None
@@ -301,6 +316,16 @@ class ClassTable:
     rules: tuple[_Rule, ...] = ()
     fallback: str | None = None
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that rules look at, and for `a.b` a too."""
+        read = [column for rule in self.rules if (column := rule.reads()) is not None]
+        return frozenset(read) | {column.partition(".")[0] for column in read}
+
+    @property
+    def runs_code(self) -> bool:
+        return any(isinstance(rule, ByCode) for rule in self.rules)
+
 
 class Match(NamedTuple):
     """A row's class, and the number of the rule that gave it, from 1 on; 0 is the fallback."""
@@ -311,13 +336,10 @@ class Match(NamedTuple):
 
 def match(row: Conversation, source: Source, place: str, table: ClassTable) -> Match | None:
     """The first rule that knows the row's class. `source` is the row as its file has it, `place` its `file:line`. Raises
-    DataError where the row has a value that a rule can't use."""
+    RowProblem where the row has a value that a rule can't use."""
     path = _PLACE.sub("", place)
     for number, rule in enumerate(table.rules, start=1):
-        try:
-            name = rule.class_of(row, source, path)
-        except RuleError as error:
-            raise DataError(f"{place}: {error}") from error
+        name = rule.class_of(row, source, path)
         if name is not None:
             return Match(name, number)
     return None if table.fallback is None else Match(table.fallback, 0)
@@ -329,27 +351,23 @@ def classify(row: Conversation, source: Source, place: str, table: ClassTable) -
     return None if found is None else found.class_name
 
 
-def match_all(
-    rows: Iterable[tuple[str, Source, Conversation]], table: ClassTable, processes: int | None = None
-) -> Iterator[tuple[str, Conversation, Match | None]]:
-    """`match` for each `(place, source, row)`, in their order and as they're asked for; code is tested on all cores at once."""
-    if not any(isinstance(rule, ByCode) for rule in table.rules):
-        for place, source, row in rows:
-            yield place, row, match(row, source, place, table)
+def each_row(function: Callable[[Row], Result], rows: Iterable[Row], table: ClassTable) -> Iterator[Result]:
+    """The function's results for the rows, in their order and as they're asked for; where the table has code tested, on all cores
+    at once."""
+    if not table.runs_code:
+        yield from map(function, rows)
         return
     check_sandbox()  # before anything is read
-    n_at_once = processes or len(os.sched_getaffinity(0))
+    n_at_once = len(os.sched_getaffinity(0))
     given = iter(rows)
-    waiting: deque[tuple[str, Conversation, Future[Match | None]]] = deque()
+    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(n_at_once)  # each waits for a sandbox, a process of its own
     try:
         while True:
-            for place, source, row in islice(given, 4 * n_at_once - len(waiting)):
-                waiting.append((place, row, pool.submit(match, row, source, place, table)))
+            waiting.extend(pool.submit(function, row) for row in islice(given, 4 * n_at_once - len(waiting)))
             if not waiting:
                 return
-            place, row, found = waiting.popleft()
-            yield place, row, found.result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -387,16 +405,6 @@ def factor_table(factors: Mapping[str, Factors], table: ClassTable) -> list[tupl
         effective = found.message_weight * quality.weight
         rows.append((name, quality.condition, found.rows, found.message_weight, quality.weight, effective))
     return rows
-
-
-def describe(table: ClassTable) -> str:
-    """The classes as lines: name, condition, weight and where that comes from."""
-    width = max(map(len, table.classes))
-    return "\n".join(
-        f"{quality.name:<{width}}  condition {quality.condition!r}, weight {quality.weight:.4g}"
-        + (f" = {quality.reason}" if quality.reason else "")
-        for quality in table.classes.values()
-    )
 
 
 def read_classes(path: Path) -> ClassTable:
