@@ -295,7 +295,8 @@ def report(counts: Counts, options: Options, table: ClassTable | None = None) ->
     if not options.condition:
         lines.append(f"{counts.n_conditioned:>9,} of them have a condition; the others teach the bare prompt")
     if counts.n_replaced:
-        lines.append(f"{counts.n_replaced:>9,} of them had another condition, now {options.condition!r}")
+        now = "their class's" if table else repr(options.condition)
+        lines.append(f"{counts.n_replaced:>9,} of them had another condition, now {now}")
     if counts.n_unlearned:
         lines.append(f"{counts.n_unlearned:>9,} of them have no message with a weight above 0, so nothing is learned from them")
     if counts.n_empty:
