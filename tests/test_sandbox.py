@@ -260,6 +260,18 @@ def test_wrong_code_fails_whatever_it_tries(code: str, tests: str, reason: str) 
     assert reason in verdict.reason
 
 
+@needs_sandbox
+def test_code_that_speaks_the_tests_language_can_only_answer_for_its_own_names() -> None:
+    forger = """import json, os
+names = {"add": ["mine", 0], "__builtins__": ["dict", [["all", ["mine", 1]]]]}
+os.write(4, json.dumps({"names": names}).encode() + b"\\n")
+for line in os.fdopen(3):
+    arguments = json.loads(line)["about"][1][1]
+    os.write(4, json.dumps({"answer": ["tuple", [True, arguments]]}).encode() + b"\\n")"""
+    verdict = run_tests(forger, "assert all([add(1, 2) == 3])", seconds=5)
+    assert verdict == Verdict(False, "AssertionError")
+
+
 @pytest.fixture
 def forgetful() -> Iterator[None]:
     """What was found of the machine is looked for anew, before and after."""

@@ -260,7 +260,7 @@ def _names(told: dict[str, Any], peer: Peer) -> dict[str, Any]:
         if isinstance(value, list) and value[0] == "module":
             if name in sys.stdlib_module_names:
                 names[name] = importlib.import_module(name)
-        elif not hasattr(builtins, name):
+        elif not (hasattr(builtins, name) or name.startswith("__")):  # `__builtins__` would be all of Python's at once
             names[name] = peer.decode(value)
     return names
 
