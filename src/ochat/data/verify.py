@@ -1,0 +1,120 @@
+"""What a reply shows by its text: its final number, its code, a refusal, repetition.
+
+A final number is looked for where people mark it, and only then at the end. Where a mark is followed by something else there is no
+number, rather than some number of the text: a row whose answer can't be read gets no verdict."""
+
+import re
+from fractions import Fraction
+
+# 1,234.5; 3/4; 1 1/2; \frac{3}{4}; 6.5e3; 2 × 10^5; a sign belongs to it unless it stands between two numbers
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_NUMBER = re.compile(
+    rf"(?P<sign>(?<![\d)}}.])[-−]\s?)?\$?(?<![\w^.])(?:"
+    rf"\\[dt]?frac\{{(?P<above>-?\d+)\}}\{{(?P<below>\d+)\}}"
+    rf"|(?P<part>\d+)\s+(?P<top>\d+)/(?P<bottom>\d+)"
+    rf"|(?P<value>{_WHOLE}(?:\.\d+)?|\.\d+)"
+    r"(?:[eE](?P<e>[+-]?\d{1,3})\b|\s*(?:×|x|\\times|\*)\s*10\^\{?(?P<power>-?\d{1,3})\}?)?"
+    rf"(?:\s?/\s?(?P<divisor>{_WHOLE}))?(?:\s+R\s+(?P<remainder>\d+)\b)?"
+    r")"
+)
+_DIGIT = re.compile(r"\d")
+_HASHES = re.compile(r"####[ \t]*(.*)")
+_ANSWER = re.compile(r"\banswer(?: is|\s*[:=])[ \t]*:?(.*)", re.IGNORECASE)
+
+# A verdict on a number this long would take long itself; no answer has one.
+_MAX_NUMBER_LENGTH = 400
+
+_FENCED = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
+_PYTHON = ("python", "python3", "py")
+
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i['’]m|i am) (?:really |very |so )?sorry,? but|sorry,? but i|i apologi[sz]e,? but|as an ai\b|as a(?:n ai)? language model"
+    r"|unfortunately,? (?:i|as an ai)\b"
+    r"|(?:i['’]m sorry[,.] )?i (?:cannot|can['’]t|can not|won['’]t|will not|am unable to|am not able to)"
+    r" (?:assist|help|fulfil|provide|comply|do that|answer|support|create|generate|write|engage)"
+    r"|i['’]m (?:unable|not able) to (?:assist|help|fulfil|provide|comply|answer|create|generate|write))",
+    re.IGNORECASE,
+)
+
+_GRAM, _MIN_GRAMS, _REPEATED_SHARE = 8, 16, 0.3
+
+# A quotient, and the remainder where the answer has one ("28 R 2").
+Number = tuple[Fraction, int]
+
+
+def final_number(text: str) -> Number | None:
+    """The number that the text ends in: after the last `####`, in the last `\\boxed{}`, after the last "answer is" or "answer:",
+    else the last one of all. None where there's none, or where the mark is followed by something else."""
+    if marked := _HASHES.findall(text):
+        return _first_number(marked[-1])
+    boxed = _boxed(text)
+    if boxed is not None:
+        return _first_number(boxed)
+    if marked := _ANSWER.findall(text):
+        return _first_number(marked[-1].rpartition("=")[2])
+    *_, last = None, *_NUMBER.finditer(text)
+    # digits that are no number of their own come after it: the exponent of 2^10
+    return None if last is None or _DIGIT.search(text, last.end()) else _value(last)
+
+
+def _boxed(text: str) -> str | None:
+    """What the last `\\boxed{…}` holds, braces within it counted."""
+    _, found, rest = text.rpartition("\\boxed{")
+    depth = 1
+    for at, character in enumerate(rest if found else ""):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return rest[:at]
+    return None
+
+
+def _first_number(text: str) -> Number | None:
+    found = _NUMBER.search(text)
+    return _value(found) if found else None
+
+
+def _value(found: re.Match[str]) -> Number | None:
+    part = found.groupdict()
+    if len(found[0]) > _MAX_NUMBER_LENGTH or any(part[name] and not int(part[name]) for name in ("below", "bottom")):
+        return None
+    if part["above"]:
+        value = Fraction(int(part["above"]), int(part["below"]))
+    elif part["part"]:
+        value = int(part["part"]) + Fraction(int(part["top"]), int(part["bottom"]))
+    else:
+        value = Fraction(part["value"].replace(",", "")) * Fraction(10) ** int(part["e"] or part["power"] or 0)
+        if part["divisor"]:
+            divisor = int(part["divisor"].replace(",", ""))
+            if not divisor:
+                return None
+            value /= divisor
+    return (-value if part["sign"] else value), int(part["remainder"] or 0)
+
+
+def same_number(text: str, gold: str) -> bool | None:
+    """Whether both texts end in the same number; None where one of them ends in none."""
+    found, wanted = final_number(text), final_number(gold)
+    return None if found is None or wanted is None else found == wanted
+
+
+def python_code(reply: str) -> str | None:
+    """The reply's program: its fenced blocks marked as Python, one after the other, else its longest block without a mark, else
+    the reply itself where it has no block. None where all blocks are of other languages."""
+    blocks = [(name.lower(), body) for name, body in _FENCED.findall(reply)]
+    if not blocks:
+        return reply
+    if marked := [body for name, body in blocks if name in _PYTHON]:
+        return "\n".join(marked)
+    return max((body for name, body in blocks if not name), key=len, default=None)
+
+
+def is_refusal(reply: str) -> bool:
+    """Whether the reply opens as English refusals do."""
+    return _REFUSAL.match(reply) is not None
+
+
+def is_repetitive(reply: str) -> bool:
+    """Whether more than three in ten of the reply's runs of eight words have been there before."""
+    words = reply.split()
+    grams = [tuple(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)]
+    return len(grams) >= _MIN_GRAMS and 1 - len(set(grams)) / len(grams) > _REPEATED_SHARE
