@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandboxes import needs_sandbox
 
 from ochat import sandbox
 from ochat.errors import OchatError
 from ochat.sandbox import Verdict, run_python, run_tests
-
-needs_sandbox = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap: apt-get install bubblewrap")
 
 
 def running(mark: str) -> list[str]:

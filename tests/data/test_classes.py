@@ -2,12 +2,12 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sandboxes import needs_sandbox
 
 from ochat.conversation import Conversation, Message, read_conversations, read_json_lines
 from ochat.data.classes import (
@@ -25,7 +25,6 @@ from ochat.data.import_rows import Options, main
 from ochat.data.problem import RowProblem
 from ochat.errors import DataError, OchatError
 
-needs_sandbox = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap: apt-get install bubblewrap")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "classes.yaml"
 CLASSES = "classes: [{name: good, condition: GPT4, weight: 1}, {name: bad, condition: GPT3, weight: 0.1}]\n"
 
