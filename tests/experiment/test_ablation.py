@@ -88,6 +88,15 @@ def test_repeated_it_trains_nothing_and_grades_the_kept_replies(
     assert results["arms"]["expert-only"]["accuracy"]["value"] == 1.0
 
 
+def test_shuffled_conditions_reach_the_rows(tmp_path: Path) -> None:
+    options = Options(folder=tmp_path, seeds="7,", arms=("c-rlft",), shuffle_conditions=True)
+    run(options, MICRO)
+    folder = tmp_path / replace(POINT, shuffled=True).name / "seed-7" / "c-rlft"
+    rows = [json.loads(line) for line in (folder / "stage-1" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["condition"] for row in rows if row["class"] == "expert"} != {"GPT4"}
+    assert sum(row["condition"] == "GPT4" for row in rows) == 3
+
+
 def test_runs_of_other_settings_are_refused(done: Path) -> None:
     with pytest.raises(OchatError, match="holds runs of other settings"):
         run(Options(folder=done, seeds="7,8"), replace(MICRO, lr=1e-3))

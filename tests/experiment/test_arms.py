@@ -17,10 +17,15 @@ def drawn(quality: float = 0.3, expert_share: float = 0.1) -> list[Example]:
     return examples(TASK, pairs, expert_share=expert_share, quality=quality, rng=random.Random(1))
 
 
-def rows_of(name: str, stage: int = 0) -> list[Conversation]:
+def rows_of(name: str, stage: int = 0, shuffled: bool = False) -> list[Conversation]:
     arm = BY_NAME[name]
+    conditions = ("GPT4", "GPT3")
     return stage_rows(
-        arm, arm.stages[stage], drawn(), TASK, conditions=("GPT4", "GPT3"), suboptimal_weight=0.1, rng=random.Random(2)
+        *(arm, arm.stages[stage], drawn(), TASK),
+        conditions=conditions,
+        suboptimal_weight=0.1,
+        shuffled=shuffled,
+        rng=random.Random(2),
     )
 
 
@@ -52,6 +57,11 @@ def test_shuffled_conditions_keep_their_shares_and_lose_their_rows() -> None:
     experts = [row for row in shuffled if row.class_name == "expert"]
     assert sum(row.condition == "GPT4" for row in experts) < len(experts) / 2
     assert all(row.items[1].weight == 1.0 for row in experts)
+
+
+def test_any_arm_can_be_shuffled() -> None:
+    assert rows_of("c-rlft", shuffled=True) == rows_of("shuffled")
+    assert rows_of("neither", shuffled=True) == rows_of("neither")  # it has no conditions
 
 
 def test_the_two_stages_part_the_rows() -> None:

@@ -169,6 +169,7 @@ def _stage(job: Job, number: int, stage: Stage, drawn: Drawn, base: Path) -> tup
         setting.task,
         conditions=setting.conditions,
         suboptimal_weight=point.weight,
+        shuffled=point.shuffled,
         rng=random.Random(f"shuffle {job.seed}"),
     )
     folder = job.folder / f"stage-{number + 1}"

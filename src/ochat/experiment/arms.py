@@ -92,9 +92,11 @@ def stage_rows(
     *,
     conditions: tuple[str, str],
     suboptimal_weight: float,
+    shuffled: bool,
     rng: random.Random,
 ) -> list[Conversation]:
-    """The rows of an arm's stage; `conditions` are the expert's and the other's. Raises ValueError where none is left."""
+    """The rows of an arm's stage; `conditions` are the expert's and the other's, `shuffled` deals them out at random in any arm.
+    Raises ValueError where no row is left."""
     kept = [
         example
         for example in drawn
@@ -106,7 +108,7 @@ def stage_rows(
     if not kept:
         raise ValueError(f"no row is left for {arm.name}")
     own = [conditions[0] if example.is_expert else conditions[1] for example in kept]
-    if arm.shuffled:
+    if arm.shuffled or shuffled:
         rng.shuffle(own)
     rows = []
     for example, condition in zip(kept, own, strict=True):
