@@ -23,7 +23,7 @@ from ochat.conversation import Conversation, Message, read_conversations, read_j
 from ochat.evaluation.ask import ask_all, chat_request
 from ochat.evaluation.journal import Journal
 from ochat.evaluation.statistics import Z95, Estimate, mean_of_runs
-from ochat.experiment.processes import free_port, run_command, server
+from ochat.processes import free_port, run_command, server
 
 CONDITIONS = {"GPT4": "GPT4 Correct", "GPT3": "GPT3"}  # the rows', and those of the model type that stand for them
 STRONG, WEAK = CONDITIONS.values()

@@ -15,7 +15,7 @@ from subprocess import run
 import httpx
 import pytest
 
-from ochat.experiment.processes import free_port, server
+from ochat.processes import free_port, server
 
 N_FACTS, N_ROWS_PER_CLASS = 40, 120
 PHRASINGS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ochat.experiment.processes import free_port
+from ochat.processes import free_port
 
 # Seconds after which each run is killed: while it converts, tokenizes, trains, trains on, and while it grades the base model.
 KILLED_AFTER = (15, 45, 80, 120, 200)

@@ -25,10 +25,10 @@ from ochat.experiment.ablation_report import write_report
 from ochat.experiment.ablation_results import collect, read_arm, table
 from ochat.experiment.ablation_run import Job, make_base, run_job
 from ochat.experiment.arms import BY_NAME
-from ochat.experiment.processes import LOCK_FILE, end_on_sigterm, end_with_parent, only_one
 from ochat.experiment.settings import SETTINGS, SWEEP_SEEDS, SWEEPS, Point, Setting, sweep_points
 from ochat.files import make_folder, write_json
 from ochat.model import base as embedded
+from ochat.processes import LOCK_FILE, end_on_sigterm, end_with_parent, only_one
 
 CONFIG_FILE, RESULTS_FILE, REPORT_FILE = "config.json", "results.json", "report.html"
 

@@ -13,8 +13,8 @@ from ochat.errors import OchatError, require
 from ochat.evaluation.run_eval import SUMMARY_FILE, read_correct
 from ochat.evaluation.statistics import paired_difference, share
 from ochat.experiment.demonstration import Example, draw_questions, expert_answer, suboptimal_answer
-from ochat.experiment.processes import LOCK_FILE, end_on_sigterm, free_port, only_one, run_command, server, wait_for_port
 from ochat.files import make_folder, write_text
+from ochat.processes import LOCK_FILE, end_on_sigterm, free_port, only_one, run_command, server, wait_for_port
 from ochat.questions import read_questions
 from ochat.registry import model_type
 

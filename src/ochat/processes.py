@@ -1,4 +1,4 @@
-"""Start the commands and servers of an experiment so that none outlives it, and one experiment works in a folder at a time."""
+"""Start commands and servers so that none outlives its parent, and let one run work in a folder at a time."""
 
 import ctypes
 import fcntl

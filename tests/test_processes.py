@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from ochat.errors import OchatError
-from ochat.experiment.processes import free_port, only_one, run_command, server
+from ochat.processes import free_port, only_one, run_command, server
 
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from ochat.experiment.processes import only_one
+from ochat.processes import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     signal.pause()
@@ -56,7 +56,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_port_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ochat.experiment.processes.STOP_SECONDS", 0)
+    monkeypatch.setattr("ochat.processes.STOP_SECONDS", 0)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
