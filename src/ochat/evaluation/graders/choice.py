@@ -1,18 +1,9 @@
 """Grade a reply that should end by naming one of the question's options."""
 
 import re
-from dataclasses import dataclass
 
+from ochat.evaluation.graders.grade import Grade
 from ochat.questions import Question
-
-
-@dataclass(frozen=True)
-class Grade:
-    """What a reply was taken to answer. No answer is not a wrong answer: `found` tells them apart."""
-
-    answer: str
-    found: bool
-    correct: bool
 
 
 def grade_choice(question: Question, reply: str) -> Grade:

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from ochat.evaluation.graders.choice import Grade
+from ochat.evaluation.graders.grade import Grade
 from ochat.questions import Question
 
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
