@@ -4,16 +4,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fastapi import HTTPException
 
 from ochat.serving import gateway
-from ochat.serving.gateway import Gateway, move_condition
+from ochat.serving.gateway import Gateway
 
 CHAT = "/v1/chat/completions"
+BODY = b'{"messages": []}'
 Chunks = list[bytes]
 
 
-def call(chunks: Chunks, path: str = CHAT, method: str = "POST", api_key: list[str] | None = None, **headers: str) -> Any:
+def call(chunks: Chunks, path: str = CHAT, method: str = "POST", args: dict[str, Any] | None = None, **headers: str) -> Any:
     """Send a body in chunks through the gateway to an application that answers 200 with the body it read."""
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages[-1]["more_body"] = False
@@ -27,23 +27,25 @@ def call(chunks: Chunks, path: str = CHAT, method: str = "POST", api_key: list[s
         sent.append(message)
 
     async def echo(scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", method == "POST"
-        while more:
-            message = await receive()
-            body, more = body + message["body"], message["more_body"]
+        body = b""
         if method == "POST":
+            message = await receive()
+            body = message["body"]
+            assert not message["more_body"]
             assert (await receive())["type"] == "http.disconnect"
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
+    given = {"content-type": "application/json", **headers}
+    server = SimpleNamespace(tokenizer_mode="auto", **(args or {}))
     scope = {
         "type": "http",
         "method": method,
         "path": path,
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        "app": SimpleNamespace(state=SimpleNamespace(args=SimpleNamespace(api_key=api_key))),
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "app": SimpleNamespace(state=SimpleNamespace(args=server)),
     }
-    asyncio.run(Gateway(echo)(scope, receive, send))
+    asyncio.run(Gateway(echo, lambda path: {"messages": None})(scope, receive, send))
     return sent[0]["status"], sent[1]["body"]
 
 
@@ -51,85 +53,77 @@ def split(body: bytes, size: int = 7) -> Chunks:
     return [body[start : start + size] for start in range(0, len(body), size)]
 
 
-def test_a_condition_moves_into_the_template_options_however_the_body_is_cut() -> None:
-    body = json.dumps({"messages": [], "condition": "Code", "chat_template_kwargs": {"a": 1}}).encode()
-    for chunks in ([body], split(body), [*split(body), b""]):
-        status, received = call(chunks)
-        assert status == 200
-        assert json.loads(received) == {"messages": [], "chat_template_kwargs": {"a": 1, "condition": "Code"}}
+def test_a_body_arrives_whole_however_it_is_cut() -> None:
+    for chunks in ([BODY], split(BODY), [*split(BODY), b""]):
+        assert call(chunks) == (200, BODY)
+
+
+def test_a_body_is_read_to_a_limit_only() -> None:
+    small = {"max_body_mb": 20e-6}
+    assert call([BODY], args=small)[0] == 200
+    for chunks, headers in (([BODY, BODY, b"never read"], {}), ([b"never read"], {"content-length": "21"})):
+        status, body = call(chunks, args=small, **headers)
+        assert status == 413
+        assert "more than 20 bytes" in json.loads(body)["error"]["message"]
+
+
+def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "BODY_SECONDS", 0.01)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def read() -> None:
+        await gateway.read_body({"content-type": "application/json"}, receive, 10)  # type: ignore[arg-type]
+
+    with pytest.raises(gateway.Refusal, match="Send it faster"):
+        asyncio.run(read())
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""])
+def test_what_a_browser_may_send_without_asking_is_no_request(kind: str) -> None:
+    assert call([BODY], **{"content-type": kind})[0] == 415
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("path", "method", "status"),
     [
-        b'{"messages": [{"role": "user", "content": "the \\"condition\\" of it"}]}',
-        b'{"messages": [{"condition": "x"}]}',
-        b'["condition"]',
-        rb'{"messages": [{"role": "user", "content": "caf\u00e9"}]}',
-        b'{"condition"',
-        b'{"condition": ' + b"[" * 100_000,
-        b"",
+        ("/invocations", "POST", 404),
+        ("/v1/embeddings", "POST", 404),
+        ("//v1/chat/completions", "POST", 404),
+        ("/v1/chat/completions/", "POST", 404),
+        ("/v1/../v1/chat/completions", "POST", 404),
+        ("/v1/chat/completions", "GET", 405),
+        ("/metrics", "POST", 405),
+        ("/v1/models", "OPTIONS", 200),
+        ("/invocations", "OPTIONS", 404),
     ],
 )
-def test_a_body_without_a_condition_of_its_own_is_passed_on_byte_by_byte(body: bytes) -> None:
-    assert call([body]) == (200, body)
+def test_only_listed_routes_answer(path: str, method: str, status: int) -> None:
+    assert call([BODY], path, method)[0] == status
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        rb'{"messages": [], "\u0063ondition": "Code"}',
-        rb'{"messages": [], "c\u006fnd\u0069tion": "Code"}',
-        '{"messages": [], "condition": "Code"}'.encode("utf-16"),
-    ],
-)
-def test_a_condition_is_found_however_its_name_is_written(body: bytes) -> None:
-    assert json.loads(move_condition(CHAT, body)) == {"messages": [], "chat_template_kwargs": {"condition": "Code"}}
-    with pytest.raises(HTTPException, match="no effect"):
-        move_condition("/v1/completions", body)
+def test_a_websocket_is_closed() -> None:
+    sent: list[Any] = []
 
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-def test_a_null_condition_is_an_absent_one() -> None:
-    assert json.loads(move_condition(CHAT, b'{"messages": [], "condition": null}')) == {"messages": []}
+    async def never(*_: Any) -> Any:
+        raise AssertionError
 
-
-@pytest.mark.parametrize(
-    ("path", "body", "found"),
-    [
-        (CHAT, {"messages": [], "condition": ["Code"]}, "Give a string"),
-        (CHAT, {"messages": [], "condition": 5}, "Give a string"),
-        (CHAT, {"messages": [], "condition": "auto"}, "auto"),
-        (CHAT, {"messages": [], "chat_template_kwargs": {"condition": "auto"}}, "auto"),
-        (CHAT, {"messages": [], "condition": "Code", "chat_template_kwargs": 5}, "must be an object"),
-        (CHAT, {"messages": [], "condition": "Code", "chat_template_kwargs": {"condition": "GPT4"}}, "differ"),
-        ("/v1/completions", {"prompt": "x", "condition": "Code"}, "no effect on this request to /v1/completions"),
-        ("/tokenize", {"prompt": "x", "condition": "Code"}, "no effect"),
-        ("/v1/embeddings", {"input": "x", "condition": "Code"}, "no effect"),
-    ],
-)
-def test_a_condition_that_cannot_be_honoured_is_refused(path: str, body: dict[str, object], found: str) -> None:
-    with pytest.raises(HTTPException, match=found) as refusal:
-        call([json.dumps(body).encode()], path)
-    assert refusal.value.status_code == 400
-
-
-def test_a_body_is_read_to_a_limit_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "MAX_BODY_BYTES", 10)
-    with pytest.raises(HTTPException, match="more than 10 bytes") as refusal:
-        call([b"x" * 6, b"x" * 5, b"never read"])
-    assert refusal.value.status_code == 413
-    assert call([b"x" * 5, b"x" * 5]) == (200, b"x" * 10)
-
-
-def test_an_uploaded_file_is_not_held_back() -> None:
-    assert call([b'"condition"'], **{"content-type": "multipart/form-data; boundary=x"})[0] == 200
+    asyncio.run(Gateway(never)({"type": "websocket", "path": "/v1/realtime"}, never, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 def test_with_keys_every_path_but_the_health_checks_asks_for_one() -> None:
-    for path in (CHAT, "/invocations", "/tokenize", "/metrics"):
-        status, body = call([b"{}"], path, api_key=["secret"])
+    keys = {"api_key": ["other", "secret"]}
+    for path, method in ((CHAT, "POST"), ("/tokenize", "POST"), ("/metrics", "GET"), ("/v1/conditions", "GET")):
+        status, body = call([BODY], path, method, keys)
         assert status == 401
         assert "Authorization" in json.loads(body)["error"]["message"]
-        assert call([b"{}"], path, api_key=["other", "secret"], authorization="Bearer secret")[0] == 200
-    assert call([b""], "/health", "GET", api_key=["secret"])[0] == 200
-    assert call([b""], CHAT, "OPTIONS", api_key=["secret"])[0] == 200
+        for given in ({"authorization": "Bearer secret"}, {"x-api-key": "secret"}):
+            assert call([BODY], path, method, keys, **given)[0] == 200
+        assert call([BODY], path, method, keys, authorization="Basic secret")[0] == 401
+    assert call([b""], "/health", "GET", keys)[0] == 200
+    assert call([b""], CHAT, "OPTIONS", keys)[0] == 200

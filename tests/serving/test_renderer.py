@@ -62,8 +62,6 @@ def test_other_endpoints_take_the_condition_too(server: Server) -> None:
     user = {"role": "user", "content": "Hello"}
     tokenized = server.post("/tokenize", model="tiny", messages=[user], condition="Code")
     assert tokenized.json()["tokens"] == CODE_HELLO
-    invoked = server.post("/invocations", model="tiny", messages=[user], condition="Code", max_tokens=1, return_token_ids=True)
-    assert prompt_ids(invoked) == CODE_HELLO
     replied = server.post("/v1/responses", model="tiny", input="Hello", condition="Code", max_output_tokens=1)
     assert replied.json()["usage"]["input_tokens"] == len(CODE_HELLO)
     message = server.post("/v1/messages", model="tiny", messages=[user], condition="Code", max_tokens=1)
@@ -100,8 +98,8 @@ def test_the_end_of_turn_ends_a_reply_on_every_endpoint(path: str, server: Serve
     ("body", "found"),
     [
         ({"condition": ["Code"]}, "Give a string such as 'Code'"),
-        ({"condition": "x" * 200}, "at most 128 characters"),
-        ({"condition": "a<|end_of_turn|>b"}, "holds a control token"),
+        ({"condition": "Cod"}, "Known: GPT4 Correct, GPT4, GPT3, Code, Human, Math Correct, none"),
+        ({"condition": "a<|end_of_turn|>b"}, "Unknown condition"),
         ({"chat_template_kwargs": {"condition": ["Code"]}}, "Give a string"),
         ({"chat_template_kwargs": {"condition": []}}, "Give a string"),
         ({"chat_template_kwargs": {"condition": 0}}, "Give a string"),
@@ -113,6 +111,9 @@ def test_the_end_of_turn_ends_a_reply_on_every_endpoint(path: str, server: Serve
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "reads text alone"),
         ({"messages": [USER, {"role": "system", "content": "x"}]}, "Put it before the first user message"),
         ({"tools": [TOOL], "tool_choice": "none"}, "`tools` has no place"),
+        ({"temprature": 1}, "`temprature` isn't honoured.*Did you mean `temperature`"),
+        ({"prompt_cache_key": "x"}, "isn't honoured"),
+        ({"vllm_xargs": {"a": 1}}, "`vllm_xargs` has no effect"),
         ({"reasoning_effort": "high"}, "`reasoning_effort` has no place"),
         ({"add_generation_prompt": False}, "`add_generation_prompt` must be true"),
         ({"continue_final_message": True, "add_generation_prompt": False}, "needs an assistant message at the end"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ochat.errors import ModelError, OchatError, require
 from ochat.hub import MODEL_FILES, TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, load_template
+from ochat.serving.gateway_options import add_flags
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def make_parser() -> "FlexibleArgumentParser":
     )
     ours.add_argument("--worker-use-ray", action="store_true", help="the same")
     ours.add_argument("--disable-log-requests", action="store_true", help="don't log requests, which is the default")
+    add_flags(ours)
     parser.set_defaults(model=None, host="localhost", port=18888, tokenizer_mode=TOKENIZER_MODE, shutdown_timeout=DRAIN_SECONDS)
     if current_platform.is_cpu():  # compiling takes a minute there and gains next to nothing
         parser.set_defaults(enforce_eager=True, kv_cache_memory_bytes=CPU_KV_CACHE_BYTES)

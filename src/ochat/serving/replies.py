@@ -1,0 +1,92 @@
+"""Put into replies what vLLM doesn't know: the condition that was answered under, and the request's id.
+
+The bytes of a reply are never parsed: a field is put in front of the first one, in an object or in each event of a stream."""
+
+import json
+from http import HTTPStatus
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Send
+
+from ochat.serving.refusal import Refusal
+
+
+def with_field(body: bytes, field: bytes) -> bytes:
+    """A JSON object's bytes with `field` (`"name":value,`) in front."""
+    return b"{" + field + body[1:] if body.startswith(b'{"') else body
+
+
+def with_field_in_events(chunk: bytes, field: bytes) -> bytes:
+    """Whole server-sent events with the field in front of each one's object. JSON has no line breaks inside, so `data: ` at the
+    start of a line is never part of a text."""
+    return (b"\n" + chunk).replace(b'\ndata: {"', b"\ndata: {" + field + b'"')[1:]
+
+
+class Reply:
+    """Passes a reply on, its fields added. `status` is None until the reply begins; `is_closed` once nothing more may be sent."""
+
+    def __init__(self, send: Send, request_id: str, condition: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._field = b'"condition":' + json.dumps(condition).encode() + b"," if condition else b""
+        self._start: Message | None = None  # kept back until the body's length is known
+        self._is_stream = False
+        self.status: int | None = None
+        self.is_closed = False
+
+    async def __call__(self, message: Message) -> None:
+        if self.is_closed:  # what vLLM still says after the request was cut off
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(raw=message["headers"])
+            kind = headers.get("content-type", "")
+            self._is_stream = kind.startswith("text/event-stream")
+            if self._is_stream:
+                headers["cache-control"] = "no-cache"
+                headers["x-accel-buffering"] = "no"  # nginx would hold events back
+            headers["x-request-id"] = self._request_id
+            if kind.startswith("application/json"):
+                self._start = message
+            else:
+                await self._send(message)
+            return
+        if message["type"] == "http.response.body":
+            if self._start is not None:
+                message = await self._begin_json(self._start, message)
+            elif self._is_stream and self._field:
+                message = {**message, "body": with_field_in_events(message.get("body", b""), self._field)}
+            self.is_closed = not message.get("more_body", False)
+        await self._send(message)
+
+    async def _begin_json(self, start: Message, message: Message) -> Message:
+        """Send the reply's start, and return its body with the field in front."""
+        self._start = None
+        body = message.get("body", b"")
+        status = start["status"]
+        if status >= 500 and status != HTTPStatus.SERVICE_UNAVAILABLE:
+            # The engine's own words may tell of its inside.
+            body = Refusal(HTTPStatus(status), "The server failed. Its log says more under this request's id.").body(
+                self._request_id
+            )
+        elif status >= 400:
+            body = with_field(body, b'"request_id":' + json.dumps(self._request_id).encode() + b",")
+        elif self._field:
+            body = with_field(body, self._field)
+        headers = MutableHeaders(raw=start["headers"])
+        if "content-length" in headers:
+            headers["content-length"] = str(int(headers["content-length"]) - len(message.get("body", b"")) + len(body))
+        await self._send(start)
+        return {**message, "body": body}
+
+    async def cut(self, refusal: Refusal) -> None:
+        """End the reply with an error: the whole answer where it hasn't begun, else a stream's last event."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self.status is None or self._start is not None:
+            self.status = refusal.status.value
+            await refusal.send(self._send, self._request_id)
+        elif self._is_stream:
+            event = b"data: " + refusal.body(self._request_id) + b"\n\ndata: [DONE]\n\n"
+            await self._send({"type": "http.response.body", "body": event, "more_body": False})

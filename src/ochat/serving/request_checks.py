@@ -1,0 +1,157 @@
+"""What a request's body may hold: fields that have an effect, within bounds.
+
+vLLM accepts any field and drops what it doesn't know, so a misspelt `temprature` would be answered as if it had been honoured.
+The known fields are read from vLLM's own request classes, so that a newer vLLM's are known too."""
+
+import difflib
+import importlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+
+from ochat.serving.gateway_options import GatewayOptions
+from ochat.serving.refusal import Refusal, bad_request
+from ochat.serving.routes import Route
+
+MAX_MESSAGES = 2_000
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 1_000  # characters
+_CLASSES = {
+    "/v1/chat/completions": ("openai.chat_completion.protocol:ChatCompletionRequest",),
+    "/v1/completions": ("openai.completion.protocol:CompletionRequest",),
+    "/v1/messages": ("anthropic.protocol:AnthropicMessagesRequest",),
+    "/v1/messages/count_tokens": ("anthropic.protocol:AnthropicCountTokensRequest",),
+    "/v1/responses": ("openai.responses.protocol:ResponsesRequest",),
+    "/tokenize": ("serve.tokenize.protocol:TokenizeChatRequest", "serve.tokenize.protocol:TokenizeCompletionRequest"),
+    "/detokenize": ("serve.tokenize.protocol:DetokenizeRequest",),
+}
+# Fields that vLLM has and that do nothing here: for images and sound, for other machines of a cluster, for reasoning models, or
+# for a template of Jinja's. A value that asks for nothing passes: null, the field's default, or one of those listed.
+_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
+    "background": (),
+    "documents": ([],),
+    "ec_transfer_params": (),
+    "enable_response_messages": (),
+    "kv_transfer_params": (),
+    "max_tool_calls": (),
+    "media_io_kwargs": ({},),
+    "mm_payload": (),
+    "mm_processor_kwargs": ({},),
+    "previous_input_messages": (),
+    "previous_response_id": (),
+    "prompt_cache_key": (),
+    "prompt_embeds": (),
+    "request_id": (),
+    "return_mm_kwargs": (),
+    "return_prompt_text": (False,),
+    "return_token_offsets": (),
+    "routed_experts_prompt_start": (),
+    "service_tier": ("default",),
+    "session_id": (),
+    "store": (False,),
+    "thinking_token_budget": (),
+    "vllm_xargs": ({},),
+}
+# OpenAI's fields that no class of vLLM's has, with the values that ask for nothing.
+_ASK_NOTHING: dict[str, tuple[object, ...]] = {
+    "functions": ([],),
+    "function_call": ("none",),
+    "metadata": ({},),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+}
+_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats", "include_obfuscation")
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The body's JSON object. Raises Refusal for anything else."""
+    try:
+        request = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise bad_request(f"The body isn't JSON that can be read ({reason}). Send one JSON object.") from error
+    if not isinstance(request, dict):
+        raise bad_request('The body isn\'t a JSON object. Send one, such as {"messages": […]}.')
+    return request
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} isn't JSON")
+
+
+@cache
+def known_fields(path: str) -> Mapping[str, object]:
+    """The fields of a route's requests, with their defaults."""
+    known: dict[str, object] = {}
+    for place in _CLASSES[path]:
+        module, _, name = place.partition(":")
+        cls: type[BaseModel] = getattr(importlib.import_module(f"vllm.entrypoints.{module}"), name)
+        known.update({field: info.get_default() for field, info in cls.model_fields.items()})
+    return known
+
+
+def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]) -> None:
+    """Raise Refusal for a field without effect; null and OpenAI's fields that ask for nothing are taken out."""
+    for name, value in list(request.items()):
+        if value is None:
+            del request[name]
+        elif name not in known:
+            if value in _ASK_NOTHING.get(name, ()):
+                del request[name]
+                continue
+            near = difflib.get_close_matches(name, (*known, "condition"), n=2)
+            hint = f"Did you mean {' or '.join(f'`{field}`' for field in near)}?" if near else "Leave it out."
+            raise bad_request(f"`{name[:128]}` isn't honoured by {path}. {hint}", name[:128])
+        elif name in _WITHOUT_EFFECT and value != known[name] and value not in _WITHOUT_EFFECT[name]:
+            raise bad_request(f"`{name}` has no effect on this server. Leave it out.", name)
+    options = request.get("stream_options")
+    if isinstance(options, dict) and (unknown := [name for name in options if name not in _STREAM_OPTIONS]):
+        raise bad_request(f"`stream_options.{unknown[0][:128]}` isn't honoured. Leave it out.", "stream_options")
+    if request.get("tools") or request.get("functions"):
+        raise bad_request("`tools` has no place in this model's template: it can't call any. Leave it out.", "tools")
+
+
+def choices(request: dict[str, Any]) -> int:
+    """How many replies a request asks for: one for each prompt and each `n`."""
+    n, prompt = request.get("n"), request.get("prompt")
+    n = n if isinstance(n, int) and n > 0 else 1
+    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)  # else the ids of one prompt
+    return n * (len(prompt) if isinstance(prompt, list) and several else 1)
+
+
+def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions) -> None:
+    """Raise Refusal for a request that asks for more than the server gives. Where the reply's length is bounded and the request
+    names none, it gets that bound."""
+    if choices(request) > options.max_choices:
+        raise bad_request(
+            f"The request asks for {choices(request)} replies. Ask for at most {options.max_choices} at a time.", "n"
+        )
+    messages = request.get(route.conversation) if route.conversation else None
+    if isinstance(messages, list) and len(messages) > MAX_MESSAGES:
+        raise bad_request(
+            f"`{route.conversation}` has {len(messages)} entries. Send at most {MAX_MESSAGES}.", route.conversation
+        )
+    for name in ("stop", "stop_sequences"):
+        stops = request.get(name)
+        listed = stops if isinstance(stops, list) else [stops]
+        if len(listed) > MAX_STOPS or any(isinstance(stop, str) and len(stop) > MAX_STOP_LENGTH for stop in listed):
+            raise bad_request(f"`{name}` may hold {MAX_STOPS} strings of {MAX_STOP_LENGTH} characters. Send fewer.", name)
+    max_reply_tokens = options.max_reply_tokens
+    if max_reply_tokens is None or not route.max_tokens:
+        return
+    given = [name for name in route.max_tokens if name in request]
+    for name in given:
+        if isinstance(request[name], int) and request[name] > max_reply_tokens:
+            raise bad_request(f"`{name}` is {request[name]}. Ask for at most {max_reply_tokens} tokens.", name)
+    if not given:
+        request[route.max_tokens[0]] = max_reply_tokens
+
+
+def too_large(max_bytes: int) -> Refusal:
+    """A refusal of a body that is too long."""
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has more than {max_bytes} bytes. Send less.")

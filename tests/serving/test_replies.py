@@ -1,0 +1,105 @@
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from ochat.serving.refusal import Refusal
+from ochat.serving.replies import Reply, with_field, with_field_in_events
+
+FIELD = b'"condition":"Code",'
+
+
+def passed_on(messages: list[dict[str, Any]], condition: str = "Code", cut: Refusal | None = None) -> list[dict[str, Any]]:
+    """What a client gets of these messages of the application's."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        reply = Reply(send, "abc", condition)
+        for message in messages:
+            await reply(message)
+        if cut:
+            await reply.cut(cut)
+
+    asyncio.run(run())
+    return sent
+
+
+def start(kind: str, status: int = 200, **headers: str) -> dict[str, Any]:
+    given = {"content-type": kind, **headers}
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+    }
+
+
+def body(text: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": text, "more_body": more}
+
+
+def test_a_field_comes_first_in_an_object_and_nowhere_else() -> None:
+    assert json.loads(with_field(b'{"a":{"b":1}}', FIELD)) == {"condition": "Code", "a": {"b": 1}}
+    assert with_field(b"{}", FIELD) == b"{}"
+    assert with_field(b"null", FIELD) == b"null"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        (b'data: {"a":1}\n\n', b'data: {"condition":"Code","a":1}\n\n'),
+        (
+            b'event: x\ndata: {"a":1}\n\ndata: {"b":1}\n\n',
+            b'event: x\ndata: {"condition":"Code","a":1}\n\ndata: {"condition":"Code","b":1}\n\n',
+        ),
+        (b"data: [DONE]\n\n", b"data: [DONE]\n\n"),
+        (b": ping\n\n", b": ping\n\n"),
+    ],
+)
+def test_a_field_comes_first_in_each_event(chunk: bytes, expected: bytes) -> None:
+    assert with_field_in_events(chunk, FIELD) == expected
+
+
+def test_a_text_that_looks_like_an_event_is_left_alone() -> None:
+    text = json.dumps({"text": '\ndata: {"a": 1}'})
+    event = with_field_in_events(f"data: {text}\n\n".encode(), FIELD)
+    assert json.loads(event.removeprefix(b"data: ")) == {"condition": "Code", **json.loads(text)}
+
+
+def test_the_length_counts_what_was_added() -> None:
+    sent = passed_on([start("application/json", **{"content-length": "7"}), body(b'{"a":1}')])
+    assert json.loads(sent[1]["body"]) == {"condition": "Code", "a": 1}
+    assert (b"content-length", str(len(sent[1]["body"])).encode()) in sent[0]["headers"]
+    assert (b"x-request-id", b"abc") in sent[0]["headers"]
+
+
+def test_an_error_has_the_requests_id_and_tells_nothing_of_the_inside() -> None:
+    sent = passed_on([start("application/json", 400), body(b'{"error":{"message":"why"}}')])
+    assert json.loads(sent[1]["body"]) == {"request_id": "abc", "error": {"message": "why"}}
+    sent = passed_on([start("application/json", 500), body(b'{"error":{"message":"ZeroDivisionError in x.py"}}')])
+    assert b"x.py" not in sent[1]["body"]
+    assert json.loads(sent[1]["body"])["request_id"] == "abc"
+
+
+def test_a_stream_that_is_cut_ends_in_an_error_and_nothing_follows() -> None:
+    refusal = Refusal(HTTPStatus.GATEWAY_TIMEOUT, "Too long.")
+    sent = passed_on([start("text/event-stream"), body(b'data: {"a":1}\n\n', True)], cut=refusal)
+    event, done = sent[-1]["body"].split(b"\n\n")[:2]
+    assert json.loads(event.removeprefix(b"data: "))["error"]["message"] == "Too long."
+    assert done == b"data: [DONE]"
+    assert sent[-1]["more_body"] is False
+
+
+def test_a_reply_that_has_not_begun_is_cut_to_an_error_alone() -> None:
+    sent = passed_on([], cut=Refusal(HTTPStatus.GATEWAY_TIMEOUT, "Too long."))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 504
+
+
+def test_a_reply_that_has_ended_is_not_cut() -> None:
+    whole = [start("application/json"), body(b'{"a":1}')]
+    assert passed_on(whole, cut=Refusal(HTTPStatus.GATEWAY_TIMEOUT, "Too long.")) == passed_on(whole)
