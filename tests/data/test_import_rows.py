@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ochat.conversation import Conversation, read_conversations
-from ochat.data.formats import FORMATS
-from ochat.data.import_rows import Counts, Options, import_row, main
+from ochat.data.import_plan import plan_of
+from ochat.data.import_report import Counts
+from ochat.data.import_rows import Options, import_row, main
 from ochat.data.problem import RowProblem
 from ochat.data.read import read_all
 from ochat.errors import DataError, OchatError
@@ -268,12 +269,12 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_data_sets_give_the_same_counts_every_time(test_file: Callable[[str], Path], name: str) -> None:
     kept, rejected = REAL[name]
-    options = Options((Path(),), Path("unused.jsonl"), skip_invalid=True)
+    plan = plan_of(Options((Path(),), Path("unused.jsonl"), skip_invalid=True))
     counts = Counts()
     for place, value in read_all(test_file(f"train/{name}.jsonl.gz")):
         counts.n_read += 1
         try:
-            counts.add(import_row(value, FORMATS, options))
+            counts.add(import_row(value, plan))
         except RowProblem as problem:
             counts.reject(place, problem)
     assert (counts.formats.total(), dict(counts.rejected), counts.n_read) == (kept, rejected, kept + sum(rejected.values()))

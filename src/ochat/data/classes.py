@@ -6,8 +6,8 @@ answer can't be read) leaves it to the next. A row that no rule knows is given t
 
 Rules look at the conversation and at the row that it was made of, as its source wrote it, so they're applied where rows are imported."""
 
-import difflib
 import fnmatch
+import hashlib
 import math
 import os
 import re
@@ -19,19 +19,19 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
-from ochat.conversation import MAX_WEIGHT, Conversation, Weight, first_problem
+from ochat.conversation import MAX_WEIGHT, Conversation, Weight
 from ochat.data.formats import with_class
 from ochat.data.problem import RowProblem, shown
-from ochat.data.verify import is_refusal, is_repetitive, python_code, same_number
-from ochat.errors import OchatError
+from ochat.data.verify import agrees, is_refusal, is_repetitive, is_short_answer, python_code, same_number
+from ochat.data.yaml_file import Place, YamlFile, read_yaml, unknown
 from ochat.sandbox import check_sandbox, run_tests
 
 Source = Mapping[str, object]
 Row = TypeVar("Row")
 Result = TypeVar("Result")
+EXAMPLE = "See examples/classes.yaml."
 _PLACE = re.compile(r":(?:row )?\d+(?: \(row \d+\))?$")
 
 
@@ -50,13 +50,13 @@ def _texts(value: object) -> object:
     return {_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def _value(source: Source, column: str) -> object:
+def value_of(source: Source, column: str) -> object:
     """The column's value; `a.b` is b within a where there's no column of that name. None where it's absent."""
     if column in source or "." not in column:
         return source.get(column)
     outer, _, inner = column.partition(".")
     within = source.get(outer)
-    return _value(within, inner) if isinstance(within, dict) else None
+    return value_of(within, inner) if isinstance(within, dict) else None
 
 
 def _reply(row: Conversation) -> str | None:
@@ -68,7 +68,9 @@ Classes = Annotated[dict[str, ClassName], BeforeValidator(_texts), Field(min_len
 Cuts = Annotated[list[Annotated[float, Field(allow_inf_nan=False, strict=True)]], Field(min_length=1)]
 
 
-class _Rule(BaseModel):
+class Rule(BaseModel):
+    """What tells a row's class."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: str
@@ -85,12 +87,19 @@ class _Rule(BaseModel):
         """What is wrong with the rule as a whole."""
         return None
 
+    def learn(self, row: Conversation, source: Source) -> None:
+        """Take in a row before any is classed; only rules that compare rows do."""
+
+    def unlisted(self, source: Source) -> str | None:
+        """The row's value that the rule doesn't list, where it gives such rows a class."""
+        return None
+
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
         """The row's class, or None where the rule doesn't know it. Raises RowProblem."""
         raise NotImplementedError
 
 
-class _Named(_Rule):
+class _Named(Rule):
     classes: Classes
 
     def names(self) -> dict[str, str]:
@@ -98,21 +107,35 @@ class _Named(_Rule):
 
 
 class ByColumn(_Named):
-    """The class of a column's value."""
+    """The class of a column's value: of the value itself, or else of the first pattern that fits it."""
 
     by: Literal["column"]
     column: ClassName
+    others: ClassName | None = None
+    """of any other value, and of rows without one"""
+
+    def names(self) -> dict[str, str]:
+        return super().names() | ({} if self.others is None else {self.others: "others"})
 
     def reads(self) -> str:
         return self.column
 
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
-        value = _text(_value(source, self.column))
+        value = _text(value_of(source, self.column))
         if value is None:
-            return None
+            return self.others
         if not isinstance(value, str):
             raise _unfit(self.column, value, "a rule by column needs a single value there")
-        return self.classes.get(value)
+        return self._listed(value) or self.others
+
+    def unlisted(self, source: Source) -> str | None:
+        value = _text(value_of(source, self.column))
+        return None if self.others is None or (isinstance(value, str) and self._listed(value)) else str(value)
+
+    def _listed(self, value: str) -> str | None:
+        if value in self.classes:
+            return self.classes[value]
+        return next((name for pattern, name in self.classes.items() if fnmatch.fnmatchcase(value, pattern)), None)
 
 
 class ByFile(_Named):
@@ -139,7 +162,7 @@ class ByClass(_Named):
         return self.classes.get(row.class_name)
 
 
-class _Cut(_Rule):
+class _Cut(Rule):
     cuts: Cuts
     classes: list[ClassName | None]
     """one more than the cut points: below the first, from each to the next, from the last on; null gives none"""
@@ -168,7 +191,7 @@ class ByScore(_Cut):
         return self.column
 
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
-        value = _value(source, self.column)
+        value = value_of(source, self.column)
         if value is None or value == "":
             return None
         try:
@@ -190,7 +213,7 @@ class ByLength(_Cut):
         return None if reply is None else self.cut(len(reply))
 
 
-class _Verified(_Rule):
+class _Verified(Rule):
     right: ClassName | None = None
     wrong: ClassName | None = None
 
@@ -211,13 +234,44 @@ class ByNumber(_Verified):
         return self.gold
 
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
-        gold, reply = _text(_value(source, self.gold)), _reply(row)
+        gold, reply = _text(value_of(source, self.gold)), _reply(row)
         if gold is None or reply is None:
             return None
         if not isinstance(gold, str):
             raise _unfit(self.gold, gold, "a rule by number needs a number or text there")
         same = same_number(reply, gold)
         return None if same is None else self.right if same else self.wrong
+
+
+class ByAgreement(_Verified):
+    """Whether the last reply agrees with another row's: of the same question, and with another value in the column than `judged`.
+    Those other rows, and rows whose question nobody else answers shortly, the rule doesn't know."""
+
+    by: Literal["agreement"]
+    column: ClassName
+    judged: ClassName
+    _answers: dict[bytes, list[str]] = PrivateAttr(default_factory=dict)  # to each question, in some 200 bytes
+
+    def reads(self) -> str:
+        return self.column
+
+    def learn(self, row: Conversation, source: Source) -> None:
+        reply = _reply(row)
+        if _text(value_of(source, self.column)) != self.judged and reply is not None and is_short_answer(reply):
+            self._answers.setdefault(self._question(row), []).append(reply)
+
+    def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
+        reply = _reply(row)
+        if reply is None or _text(value_of(source, self.column)) != self.judged:
+            return None
+        verdicts = {agrees(reply, answer) for answer in self._answers.get(self._question(row), [])}
+        return self.right if True in verdicts else self.wrong if False in verdicts else None
+
+    @staticmethod
+    def _question(row: Conversation) -> bytes:
+        """All turns before the last; not the system prompt, which the other row may lack."""
+        turns = "\0".join(item.content.strip() for item in row.items[:-1])
+        return hashlib.blake2b(turns.encode(), digest_size=8).digest()
 
 
 class ByCode(_Verified):
@@ -232,7 +286,7 @@ class ByCode(_Verified):
         return self.tests
 
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
-        tests, reply = _value(source, self.tests), _reply(row)
+        tests, reply = value_of(source, self.tests), _reply(row)
         if isinstance(tests, list) and all(isinstance(test, str) for test in tests):
             tests = "\n".join(tests)
         if tests is not None and not isinstance(tests, str):
@@ -243,7 +297,7 @@ class ByCode(_Verified):
         return self.right if run_tests(code, tests, seconds=self.seconds, memory_mb=self.memory_mb).passed else self.wrong
 
 
-class _Sign(_Rule):
+class _Sign(Rule):
     class_name: ClassName = Field(alias="class")
 
     def names(self) -> dict[str, str]:
@@ -268,12 +322,13 @@ class ByRepetition(_Sign):
         return self.class_name if is_repetitive(_reply(row) or "") else None
 
 
-_KINDS: dict[str, type[_Rule]] = {
+_KINDS: dict[str, type[Rule]] = {
     "column": ByColumn,
     "file": ByFile,
     "class": ByClass,
     "score": ByScore,
     "number": ByNumber,
+    "agreement": ByAgreement,
     "code": ByCode,
     "length": ByLength,
     "refusal": ByRefusal,
@@ -294,7 +349,7 @@ class _GivenTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     beta: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
-    classes: Annotated[list[_GivenClass], Field(min_length=1)]
+    classes: Annotated[list[dict[str, object]], Field(min_length=1)]
     rules: list[dict[str, object]] = []
     fallback: str | None = None
 
@@ -313,7 +368,7 @@ class QualityClass:
 @dataclass(frozen=True)
 class ClassTable:
     classes: Mapping[str, QualityClass]
-    rules: tuple[_Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
     fallback: str | None = None
 
     @property
@@ -326,12 +381,24 @@ class ClassTable:
     def runs_code(self) -> bool:
         return any(isinstance(rule, ByCode) for rule in self.rules)
 
+    def learn(self, row: Conversation, source: Source) -> None:
+        """Take in a row, where rules compare rows."""
+        for rule in self.rules:
+            rule.learn(row, source)
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether all rows must be learned before the first is classed."""
+        return any(isinstance(rule, ByAgreement) for rule in self.rules)
+
 
 class Match(NamedTuple):
     """A row's class, and the number of the rule that gave it, from 1 on; 0 is the fallback."""
 
     class_name: str
     rule: int
+    other: str | None = None
+    """the value that a rule by column doesn't list"""
 
 
 def match(row: Conversation, source: Source, place: str, table: ClassTable) -> Match | None:
@@ -341,7 +408,7 @@ def match(row: Conversation, source: Source, place: str, table: ClassTable) -> M
     for number, rule in enumerate(table.rules, start=1):
         name = rule.class_of(row, source, path)
         if name is not None:
-            return Match(name, number)
+            return Match(name, number, rule.unlisted(source))
     return None if table.fallback is None else Match(table.fallback, 0)
 
 
@@ -409,120 +476,68 @@ def factor_table(factors: Mapping[str, Factors], table: ClassTable) -> list[tupl
 
 def read_classes(path: Path) -> ClassTable:
     """The table of a YAML file. Raises OchatError, naming the line and near names, where it can't be used."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-        reader = _Reader(path, node)
-    except OSError as error:
-        raise OchatError(f"{path} can't be read ({error.strerror}). Name a YAML file of classes.") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise OchatError(
-            f"{path} can't be read as YAML ({' '.join(str(error).split())}). See examples/classes.yaml."
-        ) from error
-    if not isinstance(values, dict):
-        raise OchatError(f"{path} holds no fields. Give `classes:` and `rules:`; see examples/classes.yaml.")
-    return reader.table(values)
+    file = read_yaml(path, "a YAML file of classes", EXAMPLE)
+    return class_table(file, file.values, ())
 
 
-class _Reader:
-    """Checks a file's values, and knows the line of each."""
-
-    def __init__(self, path: Path, node: yaml.Node) -> None:
-        self.path, self.node = path, node
-        self._refuse_twice(node)
-
-    def _refuse_twice(self, node: yaml.Node) -> None:
-        """Raise where a mapping has a key twice, of which YAML would keep the last."""
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    raise OchatError(f"{self.path}:{key.start_mark.line + 1}: {key.value!r} is given twice. Keep one.")
-                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-                self._refuse_twice(value)
-        elif isinstance(node, yaml.SequenceNode):
-            for value in node.value:
-                self._refuse_twice(value)
-
-    def wrong(self, where: tuple[int | str, ...], message: str) -> OchatError:
-        """The error that a message about a value becomes; `where` is the way to it, as far as there is one."""
-        node: yaml.Node = self.node
-        line = node.start_mark.line
-        for step in where:
-            if isinstance(node, yaml.MappingNode):
-                found = [(key, value) for key, value in node.value if key.value == str(step)]
-                if found:
-                    line, node = found[0][0].start_mark.line, found[0][1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
-                line = node.start_mark.line
-        return OchatError(f"{self.path}:{line + 1}: {message}")
-
-    def checked(self, model: type[BaseModel], value: object, where: tuple[int | str, ...]) -> BaseModel:
-        """The value as the model's. Raises, at its line, for what the model doesn't know or take."""
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            problems = error.errors(include_url=False)
-            # a mistyped field is why another one is missing
-            first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
-            within = (*where, *first["loc"])
-            if first["type"] == "extra_forbidden":
-                inner = _GivenClass if model is _GivenTable and first["loc"][0] == "classes" else model
-                known = [field.alias or name for name, field in inner.model_fields.items()]
-                raise self.wrong(within, _unknown("field", str(first["loc"][-1]), known)) from error
-            raise self.wrong(within, f"{first_problem(error)}. See examples/classes.yaml.") from error
-
-    def table(self, values: object) -> ClassTable:
-        given = self.checked(_GivenTable, values, ())
-        assert isinstance(given, _GivenTable)
-        classes: dict[str, QualityClass] = {}
-        for at, one in enumerate(given.classes):
-            if one.name in classes:
-                raise self.wrong(("classes", at, "name"), f"the class {one.name!r} is given twice. Keep one.")
-            if not (one.name.isprintable() and one.condition.isprintable()):
-                raise self.wrong(("classes", at), "a name or condition has control characters. Give plain words.")
-            classes[one.name] = self._quality(one, given.beta, ("classes", at))
-        if given.beta is not None and all(one.reward is None for one in given.classes):
-            raise self.wrong(("beta",), "no class has a `reward`, so `beta` does nothing. Give rewards, or leave it out.")
-        rules = tuple(self._rule(value, classes, ("rules", at)) for at, value in enumerate(given.rules))
-        if given.fallback is not None and given.fallback not in classes:
-            raise self.wrong(("fallback",), _unknown("class", given.fallback, list(classes)))
-        return ClassTable(classes, rules, given.fallback)
-
-    def _quality(self, one: _GivenClass, beta: float | None, where: tuple[int | str, ...]) -> QualityClass:
-        if (one.weight is None) == (one.reward is None):
-            found = "neither `weight` nor `reward`" if one.weight is None else "both `weight` and `reward`"
-            raise self.wrong(where, f"the class {one.name!r} has {found}. Give one of them.")
-        if one.reward is None:
-            assert one.weight is not None
-            return QualityClass(one.name, one.condition, one.weight)
-        if beta is None:
-            message = (
-                f"the class {one.name!r} has a `reward`, and the file no `beta`. Give `beta`: a weight is exp(reward / beta)."
-            )
-            raise self.wrong((*where, "reward"), message)
-        exponent, reason = one.reward / beta, f"exp({one.reward:g} / {beta:g})"
-        if exponent > math.log(MAX_WEIGHT):
-            message = f"the weight of {one.name!r} is {reason}, over {MAX_WEIGHT:g}. Lower the reward, or raise `beta`."
-            raise self.wrong((*where, "reward"), message)
-        return QualityClass(one.name, one.condition, math.exp(exponent), reason)
-
-    def _rule(self, value: Mapping[str, object], classes: Mapping[str, QualityClass], where: tuple[int | str, ...]) -> _Rule:
-        kind = value.get("by")
-        if not isinstance(kind, str) or kind not in _KINDS:
-            message = "a rule has no `by`" if kind is None else f"unknown rule `by: {kind}`"
-            raise self.wrong((*where, "by"), f"{message}. Give one of: {', '.join(_KINDS)}.")
-        rule = self.checked(_KINDS[kind], value, where)
-        assert isinstance(rule, _Rule)
-        if problem := rule.problem():
-            raise self.wrong(where, f"rule by {kind}: {problem}.")
-        for name, field in rule.names().items():
-            if name not in classes:
-                raise self.wrong((*where, field), _unknown("class", name, list(classes)))
-        return rule
+def known_classes(values: Mapping[str, object]) -> ClassTable:
+    """The table that values of our own give, as a file's would."""
+    given = _GivenTable.model_validate(values)
+    classes = [_GivenClass.model_validate(one) for one in given.classes]
+    assert all(one.weight is not None for one in classes)
+    return ClassTable(
+        {one.name: QualityClass(one.name, one.condition, one.weight or 0.0) for one in classes},
+        tuple(_KINDS[str(rule["by"])].model_validate(rule) for rule in given.rules),
+        given.fallback,
+    )
 
 
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
-    return f"unknown {what} {name!r}. Did you mean: {', '.join(near)}?"
+def class_table(file: YamlFile, values: Mapping[str, object], where: Place) -> ClassTable:
+    """The table that a part of a file gives; `where` is the way to that part."""
+    given = file.checked(_GivenTable, values, where)
+    classes: dict[str, QualityClass] = {}
+    for at, value in enumerate(given.classes):
+        place = (*where, "classes", at)
+        one = file.checked(_GivenClass, value, place)
+        if one.name in classes:
+            raise file.wrong((*place, "name"), f"the class {one.name!r} is given twice. Keep one.")
+        if not (one.name.isprintable() and one.condition.isprintable()):
+            raise file.wrong(place, "a name or condition has control characters. Give plain words.")
+        classes[one.name] = _quality(file, one, given.beta, place)
+    if given.beta is not None and all(one.reason == "" for one in classes.values()):
+        raise file.wrong((*where, "beta"), "no class has a `reward`, so `beta` does nothing. Give rewards, or leave it out.")
+    rules = tuple(_rule(file, value, classes, (*where, "rules", at)) for at, value in enumerate(given.rules))
+    if given.fallback is not None and given.fallback not in classes:
+        raise file.wrong((*where, "fallback"), unknown("class", given.fallback, classes))
+    return ClassTable(classes, rules, given.fallback)
+
+
+def _quality(file: YamlFile, one: _GivenClass, beta: float | None, where: Place) -> QualityClass:
+    if (one.weight is None) == (one.reward is None):
+        found = "neither `weight` nor `reward`" if one.weight is None else "both `weight` and `reward`"
+        raise file.wrong(where, f"the class {one.name!r} has {found}. Give one of them.")
+    if one.reward is None:
+        assert one.weight is not None
+        return QualityClass(one.name, one.condition, one.weight)
+    if beta is None:
+        message = f"the class {one.name!r} has a `reward`, and the file no `beta`. Give `beta`: a weight is exp(reward / beta)."
+        raise file.wrong((*where, "reward"), message)
+    exponent, reason = one.reward / beta, f"exp({one.reward:g} / {beta:g})"
+    if exponent > math.log(MAX_WEIGHT):
+        message = f"the weight of {one.name!r} is {reason}, over {MAX_WEIGHT:g}. Lower the reward, or raise `beta`."
+        raise file.wrong((*where, "reward"), message)
+    return QualityClass(one.name, one.condition, math.exp(exponent), reason)
+
+
+def _rule(file: YamlFile, value: Mapping[str, object], classes: Mapping[str, QualityClass], where: Place) -> Rule:
+    kind = value.get("by")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        message = "a rule has no `by`" if kind is None else f"unknown rule `by: {kind}`"
+        raise file.wrong((*where, "by"), f"{message}. Give one of: {', '.join(_KINDS)}.")
+    rule = file.checked(_KINDS[kind], value, where)
+    if problem := rule.problem():
+        raise file.wrong(where, f"rule by {kind}: {problem}.")
+    for name, field in rule.names().items():
+        if name not in classes:
+            raise file.wrong((*where, field), unknown("class", name, classes))
+    return rule

@@ -183,21 +183,24 @@ def detect_format(row: object, formats: tuple[RowFormat, ...] = FORMATS) -> RowF
             for format in formats:
                 if format.detect(part):
                     return format
-        raise RowProblem("no known format", _unknown_fields(tuple(row)))
+        raise RowProblem("no known format", _unknown_fields(tuple(row), formats[0].name if len(formats) == 1 else ""))
     if isinstance(row, list) and row and all(isinstance(part, list) for part in row):
         raise RowProblem(
             "tokens, not text",
-            "these are lists, such as the original's tokens. Import the conversations that they were made of.",
+            "these are lists, such as the tokens of the original's openchat.train.json. Import the conversations that they were made of, "
+            "such as sharegpt_gpt4.json.",
         )
     raise RowProblem("a row is no object", f"found {shown(row)}. Give an object with fields, such as `messages`.")
 
 
 @lru_cache(maxsize=1000)
-def _unknown_fields(names: tuple[str, ...]) -> str:
+def _unknown_fields(names: tuple[str, ...], wanted: str) -> str:
     known = set().union(*(format.fields for format in FORMATS)) - set(names)
     near = [f"`{match}`" for name in names for match in difflib.get_close_matches(name, known, n=1, cutoff=0.75)]
     found = ", ".join(f"`{shown(name)[1:-1]}`" for name in names[:10]) or "no field"
     hint = f" Did you mean {' and '.join(near)}?" if near else ""
+    if wanted:
+        return f"found {found}, which isn't {wanted}.{hint} Check the file, and what --format or --set says."
     return f"found {found}, which is no known format.{hint} Say what its columns are with --columns FILE."
 
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import BinaryIO
 import pyarrow
 import pyarrow.parquet
 
-from ochat.data.hub_rows import hub_rows, is_hub_id
+from ochat.data.hub_rows import AbsentError, hub_rows, is_hub_id
 from ochat.data.problem import RowProblem, shown
 from ochat.errors import DataError
 
@@ -60,12 +60,13 @@ def read_rows(path: Path) -> Iterator[tuple[str, object]]:
         yield place, value
 
 
-def read_all(path: Path) -> Iterator[tuple[str, object | Unreadable]]:
-    """As `read_rows`, with an Unreadable for what can't be read. Raises DataError only where there is nothing at the path."""
+def read_all(path: Path, only: Sequence[str] = ()) -> Iterator[tuple[str, object | Unreadable]]:
+    """As `read_rows`, with an Unreadable for what can't be read; of a folder or a data set on the hub only the files of these names,
+    if any are given. Raises DataError only where there is nothing at the path."""
     if is_on_hub(path):
-        yield from hub_rows(str(path))
+        yield from hub_rows(str(path), only)
     else:
-        for file in files_of(path):
+        for file in files_of(path, only):
             yield from _read_file(file)
 
 
@@ -74,12 +75,12 @@ def is_on_hub(path: Path) -> bool:
     return is_hub_id(path) and not _has_rows(path)
 
 
-def files_of(path: Path) -> list[Path]:
-    """The file, or a folder's files of rows in the order of their paths; hidden ones are left out. Raises DataError where
-    there are none."""
+def files_of(path: Path, only: Sequence[str] = ()) -> list[Path]:
+    """The file, or a folder's files of rows (of these names, if any are given) in the order of their paths; hidden ones are left out.
+    Raises DataError where there are none."""
     if not path.is_dir():
         if not path.exists():
-            raise DataError(f"{path} doesn't exist. Name a file, a folder, or a data set on the hub as OWNER/NAME.")
+            raise AbsentError(f"{path} doesn't exist. Name a file, a folder, or a data set on the hub as OWNER/NAME.")
         return [path]
     files = sorted(
         file
@@ -88,7 +89,13 @@ def files_of(path: Path) -> list[Path]:
     )
     if not files:
         raise DataError(f"{path}: no file of rows in this folder. Known: {', '.join(SUFFIXES)}, each also .gz or .zst.")
-    return files
+    named = [file for file in files if file.name in only]
+    if only and not named:
+        there = ", ".join(file.name for file in files[:10])
+        raise DataError(
+            f"{path} has no {' or '.join(only)}, which holds this data set's rows. Name the file to read; there: {there}."
+        )
+    return named or files
 
 
 def _has_rows(path: Path) -> bool:

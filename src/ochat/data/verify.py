@@ -6,6 +6,8 @@ number, rather than some number of the text: a row whose answer can't be read ge
 import re
 from fractions import Fraction
 
+from ochat.data.clean.words import words
+
 # 1,234.5; 3/4; 1 1/2; \frac{3}{4}; 6.5e3; 2 × 10^5; a sign belongs to it unless it stands between two numbers
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = re.compile(
@@ -35,6 +37,15 @@ _REFUSAL = re.compile(
     r"|i['’]m (?:unable|not able) to (?:assist|help|fulfil|provide|comply|answer|create|generate|write))",
     re.IGNORECASE,
 )
+
+# Another's answer is looked for in a reply only where it's short: nobody says twenty words the same twice.
+_MAX_ANSWER_WORDS = 20
+_VERDICTS = {"yes", "no", "true", "false"}
+_NEGATIONS = {"not", "t", "no", "never", "isn", "neither", "nor", "without", "than"}  # t: of isn't, split at its sign
+_CHOICE = re.compile(r"\(?([A-Z])\)(?:[.:]?\s.*)?|([A-Z])\.?")
+_OPENS = re.compile(r"\s*\(?([A-Z])(?:[.)]|\s*$)")
+_CHOSEN = re.compile(r"\(([A-Z])\)|\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?: is|:)?\s*\(?([A-Z])\b")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 _GRAM, _MIN_GRAMS, _REPEATED_SHARE = 8, 16, 0.3
 
@@ -95,6 +106,37 @@ def same_number(text: str, gold: str) -> bool | None:
     """Whether both texts end in the same number; None where one of them ends in none."""
     found, wanted = final_number(text), final_number(gold)
     return None if found is None or wanted is None else found == wanted
+
+
+def is_short_answer(text: str) -> bool:
+    """Whether the text is an answer that can be looked for in a reply."""
+    return len(text) < 1000 and 0 < len(words(text)) <= _MAX_ANSWER_WORDS
+
+
+def agrees(reply: str, answer: str) -> bool | None:
+    """Whether a reply, which may explain itself, comes to another's short answer: the same number or letter of a choice, the same
+    yes or no, or these words alone, at its end, or after "answer is". None where the reply can't be read so: other words may
+    mean the same."""
+    given = answer.strip().rstrip(".")
+    if choice := _CHOICE.fullmatch(given):
+        opens = _OPENS.match(reply)
+        found = [one or other for one, other in _CHOSEN.findall(reply)] or ([opens[1]] if opens else [])
+        return found[-1] == (choice[1] or choice[2]) if found else None
+    if _NUMBER.fullmatch(given):
+        return same_number(reply, given)
+    wanted = words(given)
+    sentences = [words(sentence) for sentence in _SENTENCE.split(reply.strip())]
+    first, last = sentences[0], sentences[-1]
+    if first == wanted or last == wanted:
+        return True
+    if len(wanted) == 1 and wanted[0] in _VERDICTS:
+        said = [word for word in (*first[:1], *last[-1:]) if word in _VERDICTS]
+        return None if len(set(said)) != 1 else said[0] == wanted[0]
+    marked = _ANSWER.findall(reply)
+    if marked and words(marked[-1])[: len(wanted)] == wanted:
+        return True
+    ends_so = last[-len(wanted) :] == wanted and not _NEGATIONS & set(last[: -len(wanted)])
+    return True if ends_so else None
 
 
 def python_code(reply: str) -> str | None:
