@@ -151,9 +151,9 @@ def test_each_option_takes_the_place_of_what_is_known(imported: Callable[..., li
         imported("openchat/openchat_sharegpt4_dataset", classes=table)
     table.write_text("classes: [{name: c, condition: C, weight: 0.3}]\nfallback: c\n")
     assert classes(imported("glaiveai/glaive-code-assistant", classes=table)) == {("c", "C", 0.3): 1}
-    with pytest.raises(OchatError, match="has the classes sharegpt-gpt4, sharegpt-gpt3. Make it one with --condition"):
+    with pytest.raises(OchatError, match=r"has the classes sharegpt-gpt4, sharegpt-gpt3\. Make it one with --condition"):
         imported("openchat/openchat_sharegpt4_dataset", weight=0.5)
-    with pytest.raises(OchatError, match="--drop-class gpt3: no such class. Known: sharegpt-gpt4, sharegpt-gpt3"):
+    with pytest.raises(OchatError, match=r"--drop-class gpt3: no such class\. Known: sharegpt-gpt4, sharegpt-gpt3"):
         imported("openchat/openchat_sharegpt4_dataset", drop_class=("gpt3",))
 
 
