@@ -25,6 +25,8 @@ COMMANDS = {
     "data clean": Command(
         "ochat.data.clean.clean_rows", "drop duplicates and benchmark questions, mend turns and scraped texts; all counted"
     ),
+    "data recipe": Command("ochat.data.recipe", "a known mix of public data sets as a file to edit"),
+    "data build": Command("ochat.data.build", "a recipe -> rows: each source imported, all cleaned, and, if asked, tokenized"),
     "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
     "data export": Command("ochat.data.export", "conversations or a data set -> what other trainers read"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),

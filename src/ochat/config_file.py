@@ -5,6 +5,7 @@ a switch can be turned off. They are checked here, where the file and the field 
 
 import dataclasses
 import difflib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,6 +53,32 @@ def defaults(options: type[Options], path: Path) -> Options:
         except ValueError as error:
             raise OchatError(f"{path}: {key} is {value!r}. {error}") from error
     return made
+
+
+def options_of(
+    options: type[Options], given: Mapping[str, object], wrong: Callable[[str, str], OchatError], **own: object
+) -> Options:
+    """The command's options from fields of a part of a file, and from `own`, which that part may not name. `wrong` makes the error of
+    a field and a message; it is raised for a field that can't be used or is missing, and for what the options refuse."""
+    hints = {_name(hint, name): (name, hint) for name, hint in get_type_hints(options, include_extras=True).items()}
+    known = [key for key, (name, _) in hints.items() if name not in own]
+    values = dict(own)
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)
+            raise wrong(key, f"unknown field {key!r}. Did you mean: {', '.join(near)}?")
+        try:
+            values[hints[name][0]] = _converted(value, hints[name][1])
+        except ValueError as error:
+            raise wrong(key, f"{key} is {value!r}. {error}") from error
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]  # every command's Options is a dataclass
+        if field.name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise wrong("", f"{field.name} is missing.")
+    try:
+        return options(**values)
+    except OchatError as error:
+        raise wrong("", str(error)) from error
 
 
 def _name(hint: Any, name: str) -> str:  # Any: a type as typing writes it

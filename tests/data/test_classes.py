@@ -53,6 +53,11 @@ def said(reply: str, class_name: str = "") -> Conversation:
         ("by: column, column: model, classes: {gpt-4: good}", said("x"), {"model": "gpt-4-0314"}, None),
         ("by: column, column: model, classes: {gpt-4: good}", said("x"), {}, None),
         ("by: column, column: model, classes: {gpt-4: good}", said("x"), {"model": None}, None),
+        ("by: column, column: model, classes: {gpt-4*: good}", said("x"), {"model": "gpt-4-0314"}, "good"),
+        ("by: column, column: model, classes: {gpt-4*: bad, gpt-4-old: good}", said("x"), {"model": "gpt-4-old"}, "good"),
+        ("by: column, column: model, classes: {gpt-4: good}, others: bad", said("x"), {"model": "bard"}, "bad"),
+        ("by: column, column: model, classes: {gpt-4: good}, others: bad", said("x"), {}, "bad"),
+        ("by: agreement, column: by, judged: us, right: good, wrong: bad", said("x"), {"by": "us"}, None),  # nobody else says
         ("by: column, column: checked, classes: {true: good, false: bad}", said("x"), {"checked": False}, "bad"),
         ("by: column, column: level, classes: {5: good}", said("x"), {"level": "5"}, "good"),  # as CSV has it
         ("by: column, column: meta.model, classes: {gpt-4: good}", said("x"), {"meta": {"model": "gpt-4"}}, "good"),
@@ -90,6 +95,17 @@ RULES = """rules:
   - {by: score, column: score, cuts: [4], classes: [null, good]}
   - {by: column, column: model, classes: {gpt-4: good, gpt-3: bad}}
 """
+
+
+def test_an_answer_is_right_where_another_sources_short_answer_agrees(table: Callable[[str], ClassTable]) -> None:
+    known = table(f"{CLASSES}rules: [{{by: agreement, column: by, judged: us, right: good, wrong: bad}}]\n")
+    for reply, by in [("No", "them"), ("Yes", "us"), ("word " * 30, "others"), ("maybe", None)]:
+        known.learn(said(reply), {"by": by})
+    assert known.compares_rows
+    assert classify(said("Hm. The answer is no."), {"by": "us"}, "f:1", known) == "good"
+    assert classify(said("Yes."), {"by": "us"}, "f:1", known) == "bad"
+    assert classify(said("No"), {"by": "them"}, "f:1", known) is None
+    assert classify(said("word " * 30), {"by": "us"}, "f:1", known) is None  # too long to be looked for
 
 
 def test_the_first_rule_that_knows_decides_and_the_fallback_only_where_named(table: Callable[[str], ClassTable]) -> None:

@@ -214,7 +214,7 @@ def test_an_absent_file_is_named(tmp_path: Path, name: str) -> None:
 
 def test_a_data_set_that_the_hub_cannot_give_ends_in_what_to_do() -> None:
     with pytest.raises(
-        DataError, match=r"nobody/nothing: no such file here.*or name a local copy: hf download nobody/nothing"
+        DataError, match=r"nobody/nothing: no such file here.*or name a local copy.*: hf download nobody/nothing"
     ) as raised:
         list(read_rows(Path("nobody/nothing")))
     assert "\n" not in str(raised.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from public_sets import EXPECTED, ROWS, write_copy
 
 from ochat.conversation import Conversation, read_conversations
 from ochat.data.blocks import is_heldout, prompt_hash
@@ -17,84 +18,12 @@ from ochat.data.verify import agrees
 from ochat.errors import DataError, OchatError
 
 
-def share(model: str | None, reply: str) -> dict[str, object]:
-    items = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": reply}]
-    return {"id": reply, "items": items, "title": "T", "avatarUrl": "", "views": 3, "hash": [1, 2]} | (
-        {} if model is None else {"model": model}
-    )
-
-
-def orca(condition: str, question: str, answer: str, system: str = "") -> dict[str, object]:
-    return {"system": system, "instruction": question, "response": answer, "condition": condition}
-
-
-PAIRS = [{"source": "X", "conversation": [{"input": "Hi", "output": "Hello"}, {"input": "\nAnd?", "output": "Yes"}]}]
-ROWS: dict[str, list[dict[str, object]]] = {
-    "openchat/openchat_sharegpt4_dataset": [
-        share("Model: GPT-4", "a"),
-        share("Model: Default (GPT-3.5)", "b"),
-        share("", "c"),
-        share(None, "d"),
-    ],
-    "imone/OpenOrca_FLAN": [
-        orca("GPT4", "Capital of France?", "It is a large city. The answer is Paris.", "You are an assistant."),
-        orca("FLAN", "Capital of France?", "Paris"),
-        orca("GPT4", "Is it good?", "No, it isn't."),
-        orca("FLAN", "Is it good?", "yes"),
-        orca("GPT4", "Nobody else answers?", "Well."),
-    ],
-    "LDJnr/Pure-Dove": PAIRS,
-    "LDJnr/Verified-Camel": PAIRS,
-    "LDJnr/LessWrong-Amplify-Instruct": PAIRS,
-    "tiedong/goat": [
-        {"instruction": "12 + 30", "input": "12 + 30", "output": "12 + 30 = 42", "answer": "42"},
-        # not what the format knows it by, yet a row of the set
-        {"instruction": "3 times 0?", "input": "3 x 0 ", "output": "3 * 0 = 0", "answer": "zero"},
-    ],
-    "glaiveai/glaive-code-assistant": [{"question": "Bold in Bash?", "answer": "Yes"}],
-    "meta-math/MetaMathQA": [
-        {"type": "GSM_SV", "query": "1+1?", "original_question": "1+x?", "response": "2\n#### 2\nThe answer is: 2"},
-        {"type": "GSM_SV", "query": "", "original_question": "1+x?", "response": "2"},
-    ],
-    "OpenAssistant/oasst_top1_2023-08-25": [
-        {"text": "<|im_start|>user\nHi\nyou<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"}
-    ],
-    "TIGER-Lab/MathInstruct": [
-        {"source": f"data/{source}.json", "instruction": f"{source}?", "output": "1"}
-        for source in (
-            "CoT/aqua_rat",
-            "PoT/MATH_train",
-            "CoT/college_math",
-            "CoT/math50k_camel",
-            "CoT/gsm_rft",
-            "PoT/TheoremQA",
-        )
-    ],
-}
-EXPECTED = {
-    "openchat/openchat_sharegpt4_dataset": {("sharegpt-gpt4", "GPT4", 1.0): 1, ("sharegpt-gpt3", "GPT3", 0.1): 3},
-    "imone/OpenOrca_FLAN": {("orca-correct", "GPT4 Correct", 1.0): 1, ("orca-gpt4", "GPT4", 1.0): 2, ("flan", "Human", 1.0): 2},
-    "LDJnr/Pure-Dove": {("pure-dove", "GPT4", 1.0): 1},
-    "LDJnr/Verified-Camel": {("verified-camel", "GPT4 Correct", 1.0): 1},
-    "LDJnr/LessWrong-Amplify-Instruct": {("lesswrong", "GPT4", 1.0): 1},
-    "tiedong/goat": {("goat", "GPT4 Correct", 1.0): 2},
-    "glaiveai/glaive-code-assistant": {("glaive-code", "Code", 1.0): 1},
-    "meta-math/MetaMathQA": {("metamath", "GPT4 Correct", 1.0): 1},
-    "OpenAssistant/oasst_top1_2023-08-25": {("oasst", "Human", 1.0): 1},
-    "TIGER-Lab/MathInstruct": {("mathinstruct", "GPT4 Correct", 1.0): 2, ("mathinstruct-unchecked", "GPT4", 1.0): 1},
-}
-
-
 @pytest.fixture
 def imported(tmp_path: Path) -> Callable[..., list[Conversation]]:
     """The conversations that rows of a data set's local copy become."""
 
     def run(id: str, **options: Any) -> list[Conversation]:
-        folder = tmp_path / "copies" / id
-        folder.mkdir(parents=True, exist_ok=True)
-        name = (set_named(id).files or ("train.json",))[0]
-        (folder / name).write_text(json.dumps(ROWS[id], indent=1), encoding="utf-8")
-        main(Options((folder,), tmp_path / "rows.jsonl", **options))
+        main(Options((write_copy(tmp_path / "copies", id),), tmp_path / "rows.jsonl", **options))
         return [row for _, row in read_conversations(tmp_path / "rows.jsonl")]
 
     return run
@@ -109,7 +38,9 @@ def test_the_ten_sets_of_the_model_card_are_known() -> None:
 
 
 @pytest.mark.parametrize("id", ROWS)
-def test_a_local_copy_is_known_by_its_path_and_gets_the_sets_classes(imported: Callable[..., list[Conversation]], id: str) -> None:
+def test_a_local_copy_is_known_by_its_path_and_gets_the_sets_classes(
+    imported: Callable[..., list[Conversation]], id: str
+) -> None:
     assert classes(imported(id)) == EXPECTED[id]
 
 
@@ -146,7 +77,9 @@ def test_each_option_takes_the_place_of_what_is_known(imported: Callable[..., li
     one_class = classes(imported("openchat/openchat_sharegpt4_dataset", condition="Chat", class_name="chat"))
     assert one_class == {("chat", "Chat", 1.0): 4}
     table = tmp_path / "classes.yaml"
-    table.write_text("classes: [{name: c, condition: C, weight: 0.3}]\nrules: [{by: column, column: model, classes: {}, others: c}]")
+    table.write_text(
+        "classes: [{name: c, condition: C, weight: 0.3}]\nrules: [{by: column, column: model, classes: {}, others: c}]"
+    )
     with pytest.raises(OchatError, match=r"classes\.yaml:2"):
         imported("openchat/openchat_sharegpt4_dataset", classes=table)
     table.write_text("classes: [{name: c, condition: C, weight: 0.3}]\nfallback: c\n")
@@ -157,7 +90,9 @@ def test_each_option_takes_the_place_of_what_is_known(imported: Callable[..., li
         imported("openchat/openchat_sharegpt4_dataset", drop_class=("gpt3",))
 
 
-def test_only_the_file_that_holds_the_conversations_is_read(imported: Callable[..., list[Conversation]], tmp_path: Path) -> None:
+def test_only_the_file_that_holds_the_conversations_is_read(
+    imported: Callable[..., list[Conversation]], tmp_path: Path
+) -> None:
     folder = tmp_path / "copies/openchat/openchat_sharegpt4_dataset"
     folder.mkdir(parents=True)
     (folder / "openchat.train.json").write_text("[[[1, 2], [0, 1]]]")
@@ -236,9 +171,7 @@ def test_a_cap_draws_prompts_with_all_their_answers_whatever_the_order(
 ) -> None:
     columns, output = tmp_path / "columns.yaml", tmp_path / "rows.jsonl"
     columns.write_text("prompt: [instruction, input]\nanswer: {output_gpt4: GPT4, output_davinci003: GPT3}\n")
-    main(
-        Options((test_file("train/alpaca_aligned_5k.jsonl.gz"),), output, columns=columns, allow_extra_keys=True, cap=400)
-    )
+    main(Options((test_file("train/alpaca_aligned_5k.jsonl.gz"),), output, columns=columns, allow_extra_keys=True, cap=400))
     assert "9,600 left out by the cap" in capsys.readouterr().out
     drawn = output.read_text().splitlines()
     rows = [row for _, row in read_conversations(output)]

@@ -24,7 +24,7 @@ def hub_rows(name: str, files: Sequence[str] = ()) -> Iterator[tuple[str, object
     """Yield `(place, row)` for the data set's split `train`, or for these of its files. Raises AbsentError where it can't be
     had."""
     require("datasets", "data", f"{name} is no file here, and reading it from the hub")
-    remedy = f"Check the spelling and the network, or name a local copy: {copy_command(name)}."
+    remedy = f"Check the spelling and the network, or name a local copy, made where there is network: {copy_command(name)}."
     if reason := _unreachable():
         raise AbsentError(f"{name}: no such file here, and the hub can't be reached ({reason}). {remedy}")
     from datasets import load_dataset

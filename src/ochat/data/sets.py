@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ochat.data.formats import RowFormat, format_named
 from ochat.errors import OchatError
@@ -50,7 +51,7 @@ class DataSet:
         known = format_named(self.format)
         return replace(known, name=f"{known.name} of {self.id}", detect=lambda row: all(name in row for name in self.needs))
 
-    def table(self, *, math_condition: bool) -> dict[str, object]:
+    def table(self, *, math_condition: bool) -> dict[str, Any]:
         """The set's classes and rules, as a file of classes has them."""
         classes = [
             {
@@ -82,7 +83,7 @@ SETS = (
             },
         ),
         files=("sharegpt_clean.json",),
-        notes=("OpenChat 3.5 was trained without GPT-3.5's answers: leave them out with --drop-class sharegpt-gpt3.",),
+        notes=("OpenChat 3.5 was trained without GPT-3.5's answers: drop the class sharegpt-gpt3 to do the same.",),
     ),
     DataSet(
         "imone/OpenOrca_FLAN",
@@ -129,7 +130,7 @@ SETS = (
         licence="reported Apache-2.0",
         classes=(SetClass("goat", "GPT4 Correct", is_math=True),),
         cap=50_000,
-        notes=("1.7 million rows of arithmetic would be most of any mix, so a part is drawn; --cap 0 takes all.",),
+        notes=("1.7 million rows of arithmetic would be most of any mix, so a part is drawn; a cap of 0 takes all.",),
     ),
     DataSet(
         "glaiveai/glaive-code-assistant",
@@ -145,7 +146,7 @@ SETS = (
         needs=("query", "response"),
         licence="MIT",
         classes=(SetClass("metamath", "GPT4 Correct", is_math=True),),
-        exclude=(("query=", "no question"),),
+        exclude=(("query=", "rows without a question"),),
     ),
     DataSet(
         "OpenAssistant/oasst_top1_2023-08-25",
