@@ -210,7 +210,7 @@ def test_a_forced_format_takes_its_rows_only(tmp_path: Path) -> None:
     )
     with pytest.raises(OchatError, match="Did you mean: question/answer"):
         imported(tmp_path / "in.jsonl", format="question/anser")
-    with pytest.raises(DataError, match="no known format"):
+    with pytest.raises(DataError, match="found `question`, `answer`, `response`, which isn't ShareGPT conversations"):
         imported(tmp_path / "in.jsonl", format="ShareGPT conversations")
 
 

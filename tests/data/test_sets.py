@@ -167,23 +167,19 @@ def test_real_rows_import_by_the_sets_name(
 
 
 def test_a_cap_draws_prompts_with_all_their_answers_whatever_the_order(
-    test_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    columns, output = tmp_path / "columns.yaml", tmp_path / "rows.jsonl"
-    columns.write_text("prompt: [instruction, input]\nanswer: {output_gpt4: GPT4, output_davinci003: GPT3}\n")
-    main(Options((test_file("train/alpaca_aligned_5k.jsonl.gz"),), output, columns=columns, allow_extra_keys=True, cap=400))
-    assert "9,600 left out by the cap" in capsys.readouterr().out
-    drawn = output.read_text().splitlines()
-    rows = [row for _, row in read_conversations(output)]
-    assert Counter(row.condition for row in rows) == {"GPT4": 200, "GPT3": 200}
+    lines = [json.dumps({"prompt": f"Question {n}?", "chosen": "Yes", "rejected": "No"}) for n in range(1000)]
+    drawn = []
+    for order in (lines, lines[::-1]):
+        (tmp_path / "in.jsonl").write_text("\n".join(order))
+        main(Options((tmp_path / "in.jsonl",), tmp_path / "rows.jsonl", cap=400))
+        drawn.append(sorted((tmp_path / "rows.jsonl").read_text().splitlines()))
+    assert drawn[0] == drawn[1]
+    assert "1,600 left out by the cap" in capsys.readouterr().out
+    rows = [row for _, row in read_conversations(tmp_path / "rows.jsonl")]
+    assert Counter(row.condition for row in rows) == {"chosen": 200, "rejected": 200}
     assert set(Counter(row.items[0].content for row in rows).values()) == {2}
-    # in another order, the same rows
-    everything = tmp_path / "all.jsonl"
-    main(Options((test_file("train/alpaca_aligned_5k.jsonl.gz"),), everything, columns=columns, allow_extra_keys=True))
-    turned = tmp_path / "turned.jsonl"
-    turned.write_text("\n".join(reversed(everything.read_text().splitlines())) + "\n")
-    main(Options((turned,), tmp_path / "again.jsonl", cap=400))
-    assert sorted((tmp_path / "again.jsonl").read_text().splitlines()) == sorted(drawn)
     # a draw leaves the share of held-out prompts as it is
     n_heldout = sum(is_heldout(prompt_hash(row), 0.3) for row in rows)
     assert 80 < n_heldout < 160

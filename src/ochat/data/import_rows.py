@@ -143,11 +143,12 @@ def import_rows(plan: Plan) -> Counts:
 
 def learn(plan: Plan, table: ClassTable) -> None:
     """Show the table all rows, where its rules compare them."""
+    unclassed = replace(plan, table=None)
     for place, value in _progress(_rows(plan)):
         if excluding(value, plan):
             continue
         try:
-            found = import_row(value, replace(plan, table=None), place)
+            found = import_row(value, unclassed, place)
         except RowProblem:
             continue  # told when the row is read again
         assert isinstance(value, dict)
