@@ -60,7 +60,8 @@ def command_of(words: list[str]) -> tuple[cli.Command, list[str]]:
     if words[0] == "ochat":
         name, rest = cli.find_command(words[1:])
         return cli.COMMANDS[name], rest
-    return {command.module: command for command in cli.COMMANDS.values()}[words[2]], words[3:]
+    modules = {command.module: command for command in cli.COMMANDS.values()}
+    return modules.get(words[2], cli.Command(words[2], "the original's name of a command")), words[3:]
 
 
 def check_ochat(words: list[str], whole: bool) -> None:

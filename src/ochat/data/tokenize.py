@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,14 +23,14 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from ochat.conversation import read_conversation
+from ochat.conversation import Conversation, read_conversation
 from ochat.data.blocks import Block, Totals, blocks, read_totals, token_row, totals_file, write_block
 from ochat.data.dataset import META_FILE, ShardWriter, is_dataset, read_meta
 from ochat.errors import DataError, OchatError
 from ochat.files import file_sha256, new_folder, refuse_existing, write_json
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import detect_model_type, load_template, model_type
-from ochat.template import ConversationTemplate
+from ochat.template import ConversationTemplate, Run
 
 COUNTERFACTUAL_CONDITIONS = 8
 # Of the folder's content. A data set of another one is made anew.
@@ -51,6 +51,8 @@ class Options:
     """share of prompts whose rows are kept from training, for its loss curve"""
     max_tokens: int | None = None
     """rows are cut to so many tokens; the model type's context when left out"""
+    per_message_loss: bool = False
+    """divide each message's weight by its tokens, so that a long reply counts as much as a short one; otherwise each token does"""
     workers: int | None = None
     """processes; one a core when left out. The data set is the same for any number"""
     shard: str = ""
@@ -112,18 +114,29 @@ class Work:
     folder: Path
     heldout: float
     max_tokens: int
+    per_message_loss: bool
 
     def do(self, block: Block) -> int:
         """Tokenize a block; the bytes that were read for it."""
-        template = _template(self.kind, self.tokenizer)
+        template = _template(self.kind, self.tokenizer, self.per_message_loss)
         write_block(block, self.folder, template, heldout=self.heldout, max_tokens=self.max_tokens)
         return sum(len(line) for _, _, lines in block.parts for line in lines)
 
 
+class PerMessageTemplate(ConversationTemplate):
+    """A template whose messages weigh the same in all, however many tokens they have."""
+
+    def runs(self, conversations: Sequence[Conversation], *, inference: bool = False) -> list[list[Run]]:
+        """The runs of each conversation, with each weight divided by the run's tokens."""
+        found = super().runs(conversations, inference=inference)
+        return [[Run(run.ids, run.weight / len(run.ids)) for run in of_row] for of_row in found]
+
+
 @cache
-def _template(kind: str, tokenizer: Path) -> ConversationTemplate:
+def _template(kind: str, tokenizer: Path, per_message_loss: bool) -> ConversationTemplate:
     """Loaded once a process."""
-    return load_template(model_type(kind), tokenizer)
+    template = load_template(model_type(kind), tokenizer)
+    return PerMessageTemplate(template.format, template.tokenizer) if per_message_loss else template
 
 
 def do_all(work: Work, todo: Iterator[Block], n_workers: int, bar: "tqdm[None]") -> None:
@@ -170,15 +183,18 @@ def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 def main(options: Options) -> None:
     if not is_dataset(options.output):
         refuse_existing(options.output)
+    if absent := [path for path in options.inputs if not path.is_file()]:
+        raise DataError(f"{absent[0]} is no file. Name files of conversations, such as `ochat data import` writes.")
     folder = model_folder(options.tokenizer, TOKENIZER_FILES)
     kind = detect_model_type(folder, options.model_type)
-    template = load_template(kind, folder)
+    template = _template(kind.name, folder, options.per_message_loss)
     max_tokens = options.max_tokens or kind.max_context
     made_from = {
         "format": FORMAT,
         "model_type": kind.name,
         "max_tokens": max_tokens,
         "heldout_share": options.heldout,
+        "per_message_loss": options.per_message_loss,
         "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
         "template_sha256": template.sha256(),
         "sources": {str(path): file_sha256(path) for path in options.inputs},
@@ -189,7 +205,7 @@ def main(options: Options) -> None:
     part_number, n_parts = parse_shard(options.shard)
     n_workers = options.workers or len(os.sched_getaffinity(0))
     with new_folder(options.output, resume=made_from, shared=bool(options.shard)) as part:
-        work = Work(folder, kind.name, part, options.heldout, max_tokens)
+        work = Work(folder, kind.name, part, options.heldout, max_tokens, options.per_message_loss)
         n_blocks = n_before = 0
 
         def todo() -> Iterator[Block]:
