@@ -39,6 +39,10 @@ COMMANDS = {
     "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
     "eval run": Command("ochat.evaluation.run_eval", "ask a server questions under a condition and grade its replies"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
+    "chat": Command("ochat.client.chat", "chat in the terminal with any OpenAI-compatible server"),
+    "audit": Command(
+        "ochat.client.audit", "what an OpenAI-compatible server does with strangers, forged tokens and bad requests"
+    ),
     "experiment ablation": Command(
         "ochat.experiment.ablation", "does C-RLFT beat each simpler use of the same data? Every arm, trained and asked"
     ),

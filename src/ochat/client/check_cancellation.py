@@ -1,0 +1,63 @@
+"""Audit: does hanging up end the work? If it doesn't, a client that reloads a page keeps the machine busy for minutes.
+
+From outside it shows in the time that a short request takes: alone, beside many long replies, and after all of them were hung up
+on."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from statistics import median
+
+from ochat.client.connection import NoAnswer, Server
+from ochat.client.subject import CHAT, Finding, Subject
+
+TOPIC = "cancellation"
+LONG_REPLIES = 8
+LONG_TOKENS = 1500
+TIMES = 3
+LONGEST = 20.0  # seconds that a short reply is waited for: a server without batching would first finish the long ones
+SLOWER = 1.3  # times as long beside the long replies, or nothing can be told
+REMEDY = "Watch for the client's disconnect while generating, and abort the request in the engine."
+
+
+def check_cancellation(subject: Subject) -> Iterator[Finding]:
+    for name, streams in (("a stream that is hung up on", True), ("a reply that nobody waits for", False)):
+        alone = _seconds(subject)
+        with ExitStack() as open_replies:
+            _send_long_requests(subject, open_replies, streams)
+            beside = _seconds(subject)
+        time.sleep(1)  # to notice
+        after = _seconds(subject)
+        told = f"a short reply: {alone:.2f} s alone, {beside:.2f} s beside {LONG_REPLIES} long ones, {after:.2f} s after hanging up"
+        if beside < SLOWER * alone:
+            yield Finding(TOPIC, name, "unknown", told)
+        elif after < (alone * beside) ** 0.5:
+            yield Finding(TOPIC, name, "pass", told)
+        else:
+            yield Finding(TOPIC, name, "fail", told, REMEDY)
+
+
+def _seconds(subject: Subject) -> float:
+    """Median of some short replies, each waited for LONGEST at most."""
+    impatient = Server(subject.server.url, subject.server.key, timeout=LONGEST)
+    took: list[float] = []
+    while len(took) < TIMES and (not took or took[-1] < LONGEST):
+        started = time.monotonic()
+        with contextlib.suppress(NoAnswer):
+            impatient.ask("POST", CHAT, subject.request("Count from 1 to 100.", max_tokens=12))
+        took.append(time.monotonic() - started)
+    return median(took)
+
+
+def _send_long_requests(subject: Subject, open_replies: ExitStack, streams: bool) -> None:
+    """Ask for long replies, which are hung up on when the stack closes."""
+    tokens = min(LONG_TOKENS, (subject.context or 2 * LONG_TOKENS) // 2)
+    request = subject.request("Tell a very long story.", max_tokens=tokens, ignore_eos=True, stream=streams)
+    if not subject.chat(ignore_eos=True).ok:
+        del request["ignore_eos"]
+    for _ in range(LONG_REPLIES):
+        with contextlib.suppress(NoAnswer):
+            open_replies.enter_context(subject.server.sent("POST", CHAT, json.dumps(request).encode()))
+    time.sleep(1)  # all are at work

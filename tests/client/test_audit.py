@@ -1,0 +1,84 @@
+"""Each fault that a server can have is found, and a server without it passes that check."""
+
+import json
+import socket
+
+import pytest
+from toy_server import KEY, toy_server
+
+from ochat.client.audit import CHECKS, FAULTS_FOUND, Options, main, make_subject
+from ochat.client.subject import Finding
+from ochat.errors import OchatError
+
+
+def audit(only: str, *faults: str, key: str = KEY) -> dict[str, Finding]:
+    with toy_server(*faults) as toy:
+        return {finding.check: finding for finding in CHECKS[only](make_subject(Options(toy.url, key=key)))}
+
+
+@pytest.mark.parametrize("topic", list(CHECKS))
+def test_a_server_without_faults_passes(topic: str) -> None:
+    findings = audit(topic)
+    assert findings
+    assert {name: f.found for name, f in findings.items() if f.verdict not in ("pass", "unknown")} == {}
+    assert not [name for name, f in findings.items() if f.verdict == "unknown" and name != "response_format"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "fault", "check", "found"),
+    [
+        ("keys", "open", "routes that compute want a key", "open: /invocations"),
+        ("keys", "path", "no way round by path or header", "/v1/chat/completions?path=/health"),
+        ("tokens", "forged", "in a user's message", "<|im_start|> <|im_end|>"),
+        ("tokens", "forged", "in a system prompt", "<|im_start|> <|im_end|>"),
+        ("tokens", "forged", "in an earlier reply", "<|im_start|> <|im_end|>"),
+        ("fields", "stop", "stop", "stayed in the reply"),
+        ("fields", "seed", "seed", "two replies to one seed differ"),
+        ("fields", "shrugs", "misspelt fields", "temprature, max_token, stop_sequence"),
+        ("fields", "shrugs", "condition", "the prompt is as without"),
+        ("fields", "shrugs", "tools", "as long as without tools"),
+        ("errors", "shape", "in OpenAI's shape", "not JSON"),
+        ("errors", "breaks", "no 5xx, no dropped connection", "a message that is text (500)"),
+        ("errors", "breaks", "nothing of the server's insides", "a message that is text"),
+        ("cancellation", "goes on", "a stream that is hung up on", "after hanging up"),
+        ("cancellation", "goes on", "a reply that nobody waits for", "after hanging up"),
+    ],
+)
+def test_a_fault_is_found_and_its_remedy_told(topic: str, fault: str, check: str, found: str) -> None:
+    finding = audit(topic, fault)[check]
+    assert finding.verdict == "fail"
+    assert found in finding.found
+    assert finding.remedy
+
+
+def test_faults_end_it_with_a_status_of_their_own_and_json_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with toy_server("shape") as toy, pytest.raises(SystemExit) as ended:
+        main(Options(toy.url, key=KEY, only=("errors",), json=True))
+    assert ended.value.code == FAULTS_FOUND
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"] == "toy"
+    assert "fail" in {finding["verdict"] for finding in told["findings"]}
+
+
+def test_the_table_shows_what_was_found_and_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    with toy_server("forged") as toy, pytest.raises(SystemExit):
+        main(Options(toy.url, key=KEY, only=("tokens",)))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "read as a token: <|im_start|> <|im_end|>" in shown
+    assert "encode_special_tokens" in shown
+
+
+def test_a_server_that_cannot_be_audited_is_told_in_words() -> None:
+    with toy_server() as toy:
+        with pytest.raises(OchatError, match=r"answered 401. It wants a key"):
+            make_subject(Options(toy.url))
+        with pytest.raises(OchatError, match=r"doesn't list a model 'x'. It lists: toy"):
+            make_subject(Options(toy.url, key=KEY, model="x"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(OchatError, match=f"No server answers at http://127.0.0.1:{port} .*Check the address"):
+        make_subject(Options(f"127.0.0.1:{port}"))
+    with pytest.raises(OchatError, match="is no server's address"):
+        make_subject(Options("ftp://x"))
+    with pytest.raises(OchatError, match=r"--only has 'x'. Give some of: keys"):
+        Options("x", only=("x",))

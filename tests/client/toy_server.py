@@ -1,0 +1,195 @@
+"""A small OpenAI-compatible server without a model, right in everything but the faults that it's given.
+
+A token of its prompts is a letter; its replies are words made of the seed. All requests share one engine, which makes a word in
+some milliseconds."""
+
+import contextlib
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from ochat.client.check_tokens import MARKS
+
+KEY = "sk-toy"
+FIELDS = (
+    "model messages max_tokens temperature stop seed n logprobs top_logprobs top_p logit_bias response_format stream".split()
+)
+FIELDS += ["stream_options", "condition", "ignore_eos"]
+CONDITIONS = ("GPT4 Correct", "GPT3")
+WORD_SECONDS = 0.001
+
+
+class Refused(Exception):
+    """Status and message of an answer that is no reply."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Toy:
+    """A running server; `asked` are the bodies of its chat requests."""
+
+    url: str
+    faults: frozenset[str]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    engine: threading.Lock = field(default_factory=threading.Lock)
+
+
+def check(body: Any, faults: frozenset[str]) -> None:
+    def need(true: bool, what: str) -> None:
+        if not true:
+            raise Refused(400, f"{what} is wrong")
+
+    need(isinstance(body, dict), "the body")
+    unknown = [name for name in body if name not in FIELDS]
+    need(not unknown or "shrugs" in faults, f"field {unknown}")
+    if body.get("model") != "toy":
+        raise Refused(404, "no such model")
+    messages = body.get("messages")
+    need(isinstance(messages, list) and bool(messages), "messages")
+    for message in messages:
+        if "breaks" in faults and not isinstance(message, dict):
+            raise AttributeError("messages")
+        need(isinstance(message, dict) and message.get("role") in ("user", "assistant", "system"), "a role")
+        need(set(message) <= {"role", "content"} and isinstance(message.get("content"), str), "a message")
+    numbers = {"temperature": (0, 2), "top_p": (0, 1), "n": (1, 4), "max_tokens": (1, 4000), "seed": (0, 2**31)}
+    for name, (low, high) in numbers.items():
+        value = body.get(name, low)
+        need(isinstance(value, int | float) and low <= value <= high, name)
+    need(isinstance(body.get("stop", []), list), "stop")
+    need("top_logprobs" not in body or body.get("logprobs") is True, "top_logprobs")
+    need("response_format" not in body and "logit_bias" not in body, "an option")
+    need(body.get("condition", "GPT3") in CONDITIONS or "shrugs" in faults, "condition")
+
+
+def prompt_tokens(body: dict[str, Any], faults: frozenset[str]) -> int:
+    texts = [message["content"] for message in body["messages"]]
+    if "forged" in faults:
+        for mark in MARKS[:2]:
+            texts = [text.replace(mark, "#") for text in texts]
+    return sum(map(len, texts)) + 3 * len(texts)
+
+
+def words(body: dict[str, Any], faults: frozenset[str]) -> Iterator[str]:
+    seed = time.monotonic_ns() if "seed" in faults and body.get("temperature") else body.get("seed", 0)
+    for number in range(body.get("max_tokens", 8)):
+        word = f"w{seed}x{number} "
+        if "stop" not in faults and any(stop in word for stop in body.get("stop", [])):
+            return
+        yield word
+
+
+class Handler(BaseHTTPRequestHandler):
+    toy: Toy
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, status: int, value: object) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def handle_any(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        data = self.rfile.read(length)
+        faults = self.toy.faults
+        path = self.path.partition("?")[0]
+        try:
+            if path == "/health":
+                self.answer(200, {})
+                return
+            is_open = (path == "/invocations" and "open" in faults) or ("path" in faults and path != self.path)
+            if self.headers.get("Authorization") != f"Bearer {KEY}" and not is_open:
+                raise Refused(401, "give a key")
+            if (self.command, path) == ("GET", "/v1/models"):
+                self.answer(200, {"data": [{"id": "toy", "max_model_len": 5000}]})
+            elif (self.command, path) == ("GET", "/v1/conditions"):
+                self.answer(200, {"data": [{"id": name} for name in CONDITIONS]})
+            elif self.command == "POST" and (path == "/v1/chat/completions" or is_open):
+                self.chat(data)
+            else:
+                raise Refused(404, "no such path")
+        except Refused as refused:
+            error: object = {"message": str(refused), "type": "toy"} if "shape" not in faults else str(refused)
+            self.answer(refused.status, {"error": error})
+        except AttributeError as error:
+            self.answer(500, {"error": {"message": f'Traceback: File "toy.py" {error}', "type": "toy"}})
+        except OSError:  # the client has gone
+            self.close_connection = True
+
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any
+
+    def has_gone(self) -> bool:
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+
+    def chat(self, data: bytes) -> None:
+        try:
+            body = json.loads(data, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            raise Refused(400, "not JSON") from None
+        check(body, self.toy.faults)
+        self.toy.asked.append(body)
+        usage = {"prompt_tokens": prompt_tokens(body, self.toy.faults), "completion_tokens": 0}
+        if usage["prompt_tokens"] > 5000:
+            raise Refused(400, "too long")
+        stream = body.get("stream", False)
+        if stream:
+            self.send_response(200)
+            self.end_headers()
+        said = []
+        for word in words(body, self.toy.faults):
+            with self.toy.engine:
+                time.sleep(WORD_SECONDS)
+            if "goes on" not in self.toy.faults and self.has_gone():
+                self.close_connection = True
+                return
+            said.append(word)
+            usage["completion_tokens"] += 1
+            if stream:
+                with contextlib.suppress(OSError):
+                    self.wfile.write(b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"content": word}}]}).encode())
+        reason = "length" if len(said) == body.get("max_tokens", 8) else "stop"
+        if stream:
+            self.wfile.write(b"data: %s\n\n" % json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode())
+            self.wfile.write(b"data: %s\n\ndata: [DONE]\n\n" % json.dumps({"choices": [], "usage": usage}).encode())
+            self.close_connection = True
+            return
+        logprobs = {"content": [{"top_logprobs": [{}, {}]}]} if body.get("logprobs") else None
+        choice = {"message": {"content": "".join(said)}, "finish_reason": reason, "logprobs": logprobs}
+        self.answer(200, {"choices": [choice] * body.get("n", 1), "usage": usage})
+
+
+@contextlib.contextmanager
+def toy_server(*faults: str) -> Iterator[Toy]:
+    """The server, on a free port, while the block runs."""
+
+    class Bound(Handler):
+        pass
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients that hang up are what some tests are about."""
+
+    server = Quiet(("127.0.0.1", 0), Bound)
+    Bound.toy = Toy(f"http://127.0.0.1:{server.server_address[1]}", frozenset(faults))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield Bound.toy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
