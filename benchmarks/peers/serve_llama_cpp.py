@@ -1,6 +1,6 @@
 """llama.cpp's own server on a GGUF file, as the package xllamacpp brings it: run in that package's environment.
 
-    python serve_llama_cpp.py FILE.gguf PORT SLOTS CONTEXT THREADS [KEY]"""
+python serve_llama_cpp.py FILE.gguf PORT SLOTS CONTEXT THREADS [KEY]"""
 
 import signal
 import sys

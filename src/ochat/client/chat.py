@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import queue
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -272,16 +273,21 @@ def begin(chat: Chat) -> tuple[list[Reply], "queue.Queue[Reply]"]:
 
 def until_done(running: list[Reply], news: "queue.Queue[Reply]") -> Iterator[None]:
     """Yield whenever there's more to show, the last time when all replies are whole. Ctrl-C stops them."""
-    done = False
-    while not done:
-        done = all(reply.is_done for reply in running)
-        try:
+
+    def stop(*_: object) -> None:
+        for reply in running:
+            reply.stop()
+
+    before = signal.signal(signal.SIGINT, stop)  # an exception would come in the middle of printing
+    try:
+        done = False
+        while not done:
+            done = all(reply.is_done for reply in running)
             if not done:
                 news.get()
-        except KeyboardInterrupt:
-            for reply in running:
-                reply.stop()
-        yield
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def keep(chat: Chat, running: list[Reply]) -> str:
