@@ -37,7 +37,9 @@ COMMANDS = {
     "template show": Command("ochat.template_show", "text, tokens and weights of conversations"),
     "train run": Command("ochat.training.train", "fine-tune a model with C-RLFT"),
     "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
-    "eval run": Command("ochat.evaluation.run_eval", "ask a server questions under a condition and grade its replies"),
+    "eval run": Command("ochat.evaluation.run_eval", "ask a model questions under conditions and grade its replies"),
+    "eval compare": Command("ochat.evaluation.compare", "is one evaluation better than another, or is it chance?"),
+    "eval view": Command("ochat.evaluation.view_results", "tables like the model card's, and a page of every reply"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
     "chat": Command("ochat.client.chat", "chat in the terminal with any OpenAI-compatible server"),
     "audit": Command(

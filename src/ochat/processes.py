@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +124,11 @@ class Server:
 
 
 @contextmanager
-def server(model: Path, port: int, log: Path) -> Iterator[Server]:
-    """Serve a model while the block runs. Raises OchatError where the server doesn't start."""
+def server(model: Path | str, port: int, log: Path, more: Sequence[str] = ()) -> Iterator[Server]:
+    """Serve a model while the block runs, with `more` options of `ochat serve`. Raises OchatError where the server doesn't start."""
     wait_for_port(port)
     # Nobody else uses this server, so there is no request to wait for when it is stopped.
-    words = ["--model", str(model), "--port", str(port), "--shutdown-timeout", "0"]
+    words = ["--model", str(model), "--port", str(port), "--shutdown-timeout", "0", *more]
     command = [sys.executable, "-m", "ochat.serving.openai_api_server", *words]
     print(f"  $ ochat serve {shlex.join(words)}    (its lines go to {log})", flush=True)
     started = time.monotonic()

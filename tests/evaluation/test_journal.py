@@ -6,10 +6,23 @@ from pathlib import Path
 import pytest
 
 from ochat.errors import OchatError
-from ochat.evaluation.journal import Journal
+from ochat.evaluation.journal import Journal, Reply
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "5", '{"key": "b"}', '{"reply": "b"}', '{"key": "b", "reply": null}', "\0\0", ""])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "5",
+        '{"key": "b"}',
+        '{"reply": "b"}',
+        '{"key": "b", "reply": null}',
+        '{"key": "b", "reply": "", "n_tokens": "x"}',
+        "\0\0",
+        "",
+    ],
+)
 def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     whole = '{"key": "a", "reply": "x"}\n'
@@ -22,7 +35,7 @@ def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
 def test_opening_a_journal_writes_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "replies.jsonl"
     with Journal(path) as journal:
-        journal.add("a", "x")
+        journal.add("a", Reply("x", "length", 7))
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"key": "b"')
 
@@ -35,5 +48,5 @@ def test_opening_a_journal_writes_nothing_anew(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes().startswith(whole)
     monkeypatch.undo()
     with Journal(path) as journal:
-        assert journal.replies == {"a": "x"}
+        assert journal.replies == {"a": Reply("x", "length", 7)}
     assert path.read_bytes() == whole

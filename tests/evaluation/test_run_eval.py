@@ -1,70 +1,22 @@
 """Asking over HTTP against a small server of the tests' own: conditions are sent, nothing is asked twice, errors are one line."""
 
 import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import multiprocessing
+import random
+import time
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from chat_server import Server
 
 from ochat.errors import DataError, OchatError
+from ochat.evaluation.journal import request_key
 from ochat.evaluation.run_eval import Options, main, read_correct
 
 QUESTIONS = [
     {"question": "Tea 42, rice 17?", "options": ["tea", "rice"], "label": ["rice"]},
     {"question": "Salt 1, soap 2?", "options": ["salt", "soap"], "label": ["salt"]},
 ]
-
-
-class Server(ThreadingHTTPServer):
-    """Answers "rice" under any condition but GPT3, and keeps what it was asked. It stands for a server, not for a part of ours."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict[str, object]] = []
-        self.failures: list[int] = []  # statuses to answer with first
-        self.models: object = {"data": [{"id": "toy", "root": "/models/first"}]}
-        self.broken: object = None  # answered in place of a completion; bytes as they are
-        self.reply = "rice"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.answer(200, self.server.models)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        if self.server.failures:
-            self.answer(self.server.failures.pop(), {"error": {"message": "not now"}})
-            return
-        reply = "tea" if body.get("condition") == "GPT3" else self.server.reply
-        completion = {"choices": [{"message": {"content": reply}}]}
-        self.answer(200, completion if self.server.broken is None else self.server.broken)
-
-    def answer(self, status: int, body: object) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -93,7 +45,7 @@ def test_what_was_answered_is_not_asked_again(
     journal.write_bytes(lines[0] + lines[1][:9])  # killed while it wrote the second
     assert "from before" not in capsys.readouterr().out
     main(Options(**options))
-    assert capsys.readouterr().out.startswith("1 of 2 replies are from before\n")
+    assert "1 of 2 replies are from before\n" in capsys.readouterr().out
     assert len(server.asked) == 3
     assert len(journal.read_bytes().splitlines()) == 2
     assert read_correct(tmp_path / "out") == [True, False]
@@ -206,3 +158,185 @@ def test_grades_are_read_line_by_line_and_not_at_a_line_end_of_unicode(tmp_path:
     text = "".join(json.dumps({"reply": "a\u2028b\u0085c", "correct": c}, ensure_ascii=False) + "\n" for c in (True, False))
     (tmp_path / "grades.jsonl").write_text(text, encoding="utf-8")
     assert read_correct(tmp_path) == [True, False]
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path, data_path: Path, server: Server) -> dict[str, object]:
+    return {"output": tmp_path / "out", "data_path": data_path, "base_url": server.url}
+
+
+def test_each_benchmark_is_asked_with_its_own_limits_and_graded_twice(benchmarks: dict[str, object], server: Server) -> None:
+    server.reply = "A"
+    main(Options(**benchmarks, eval_sets=("zs", "fs_cothub")))
+    by_prompt = {str(body["messages"][0]["content"])[:2]: body for body in server.asked}
+    assert (by_prompt["Q:"]["max_tokens"], by_prompt["Q:"].get("stop")) == (32, None)
+    assert (by_prompt["Qu"]["max_tokens"], by_prompt["Qu"]["stop"]) == (512, ["\n\nQ:", "\nQuestion:"])
+    assert len(server.asked) == 14  # the second file repeats two questions of the first
+    summary = json.loads((Path(str(benchmarks["output"])) / "summary.json").read_text())
+    agieval = summary["benchmarks"]["zs/agieval"]
+    assert (agieval["n"], agieval["n_correct"], agieval["n_compatible"]) == (12, 12, 12)
+    assert {name: count["n"] for name, count in agieval["tasks"].items()} == {"zs/agieval/first": 10, "zs/agieval/second": 2}
+
+
+def test_card_parity_takes_the_limits_off_and_asks_under_the_cards_conditions(
+    benchmarks: dict[str, object], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.conditions = ["GPT4 Correct", "Math Correct"]
+    main(Options(**benchmarks, card_parity=True, parallel=1))
+    assert [body.get("max_tokens") for body in server.asked] == [4096] * 4 + [None] * 14
+    assert {body.get("condition") for body in server.asked if "Question:" in str(body)} == {"Math Correct"}
+    assert not any("stop" in body for body in server.asked)
+    assert "under 'Math Correct', as the model card's run: GSM8K" in capsys.readouterr().out
+
+
+def test_a_condition_that_the_model_does_not_know_is_not_sent(benchmarks: dict[str, object], server: Server) -> None:
+    server.conditions = ["GPT4 Correct"]
+    main(Options(**benchmarks, eval_sets=("fs_cothub",)))
+    assert [body.get("condition") for body in server.asked] == [None] * 4
+
+
+def test_the_second_turn_of_a_chat_follows_the_reply_to_the_first(benchmarks: dict[str, object], server: Server) -> None:
+    server.reply = lambda body: f"reply {len(body['messages'])}"
+    main(Options(**benchmarks, eval_sets=("mt_bench",)))
+    second = next(body for body in server.asked if len(body["messages"]) == 3)
+    assert [message["content"] for message in second["messages"][1:]] == ["reply 1", "Shorter."]
+    assert sorted(body["temperature"] for body in server.asked) == [0, 0, 0.7, 0.7]
+    answers = (Path(str(benchmarks["output"])) / "mt_bench-answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["choices"] for line in answers] == [[{"index": 0, "turns": ["reply 1", "reply 3"]}]] * 2
+    main(Options(**benchmarks, eval_sets=("mt_bench",)))
+    assert len(server.asked) == 4
+
+
+def test_conditions_are_compared_with_the_first_beside_a_control(
+    benchmarks: dict[str, object], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reply = lambda body: "A" if body.get("condition") == "GPT4 Correct" else "B"
+    main(Options(**benchmarks, eval_sets=("zs",), conditions=("GPT4 Correct", "Code", "none")))
+    output = Path(str(benchmarks["output"]))
+    figures = json.loads((output / "comparison.json").read_text())
+    assert [run["condition"] for run in figures] == ["GPT4 Correct", "Code", "none", "4TPG tcerroC"]
+    assert [run["rows"][0]["accuracy"]["value"] for run in figures] == [1, 0, 0, 0]
+    assert figures[1]["rows"][0]["difference"]["value"] == -1
+    assert figures[1]["rows"][0]["p"] == pytest.approx(2 / 2**12)
+    out = capsys.readouterr().out
+    assert "toy" not in out.split("control")[0]
+    assert "first, 4TPG tcerroC (control)" in out
+
+
+def test_a_sweep_stops_where_the_server_does_not_echo_the_condition(benchmarks: dict[str, object], server: Server) -> None:
+    server.echoes = False
+    with pytest.raises(OchatError, match=r"doesn't say that it answered under the condition 'Code'.*ochat serve"):
+        main(Options(**benchmarks, conditions=("Code", "none")))
+    assert len(server.asked) == 1
+
+
+def test_a_sweep_goes_without_a_control_where_the_server_refuses_unknown_conditions(
+    benchmarks: dict[str, object], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refused = ("4TPG", b'{"error": "Unknown condition"}')
+    main(Options(**benchmarks, eval_sets=("zs",), conditions=("GPT4 Correct", "none")))
+    assert "no control: the server takes known conditions only" in capsys.readouterr().out
+    assert len(json.loads((Path(str(benchmarks["output"])) / "comparison.json").read_text())) == 2
+
+
+def test_a_busy_server_is_asked_again_after_the_time_that_it_names(benchmarks: dict[str, object], server: Server) -> None:
+    server.failures, server.retry_after = [429], "1.2"
+    started = time.monotonic()
+    main(Options(**benchmarks, eval_sets=("fs_cothub",)))
+    assert time.monotonic() - started >= 1.2
+
+
+def test_a_question_that_does_not_fit_is_counted_and_the_rest_goes_on(benchmarks: dict[str, object], server: Server) -> None:
+    long = b"This model's maximum context length is 8 tokens."
+    server.refused = ("3 + 3", long)
+    main(Options(**benchmarks, eval_sets=("fs_cothub",)))
+    summary = json.loads((Path(str(benchmarks["output"])) / "summary.json").read_text())
+    assert (summary["n"], summary["n_cut"]) == (4, 1)
+    main(Options(**benchmarks, eval_sets=("fs_cothub",)))
+    assert len(server.asked) == 4
+
+
+def test_replies_cut_by_their_length_are_counted(benchmarks: dict[str, object], server: Server) -> None:
+    server.finish = "length"
+    main(Options(**benchmarks, eval_sets=("fs_cothub",)))
+    summary = json.loads((Path(str(benchmarks["output"])) / "summary.json").read_text())
+    assert (summary["n_cut"], summary["n_tokens"]) == (4, 8)
+
+
+def test_the_originals_result_file_is_written_and_taken_over(
+    benchmarks: dict[str, object], server: Server, tmp_path: Path
+) -> None:
+    server.reply = "The answer is 4"
+    file = tmp_path / "original.json"
+    main(Options(**benchmarks, eval_sets=("fs_cothub",), output_file=file))
+    entries = json.loads(file.read_text())
+    assert [entry["is_correct"] for entry in entries] == [False, False, True, False]
+    assert entries[0]["task_type"] == "fs_cothub/gsm8k"
+    entries[1]["response"] = ""
+    file.write_text(json.dumps(entries))
+    main(Options(**benchmarks | {"output": tmp_path / "again"}, eval_sets=("fs_cothub",), continue_from=file))
+    assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"subset": "10"}, "--subset is '10'"),
+        ({"subset": "0%"}, "--subset is '0%'"),
+        ({"conditions": ("Code",)}, "two or more"),
+        ({"conditions": ("Code", "code")}, "differ in their letters"),
+        ({"condition": "a", "conditions": ("b", "c")}, "Put all of them"),
+        ({"parallel": 0}, "--parallel is 0"),
+        ({"questions": Path("x"), "eval_sets": ("zs",)}, "Give one of the two"),
+        ({"card_parity": True, "max_tokens": 5}, "Leave out --max-tokens"),
+        ({"conditions": ("b", "c"), "output_file": Path("x")}, "of one condition"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(given: dict[str, object], told: str) -> None:
+    with pytest.raises(OchatError, match=told):
+        Options(**given)
+
+
+def test_killed_ten_times_it_asks_nothing_twice_and_loses_nothing(server: Server, tmp_path: Path) -> None:
+    n = 240
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"question": f"{i} + 0?", "label": [str(i)]}) + "\n" for i in range(n)))
+    server.reply = lambda body: f"It's {body['messages'][0]['content'].split()[0]}."
+    processes = multiprocessing.get_context("forkserver")  # starts in no time, and a kill ends it as any other
+    processes.set_forkserver_preload(["ochat.evaluation.run_eval", "ochat.evaluation.ask"])
+
+    def started(output: Path) -> multiprocessing.process.BaseProcess:
+        options = Options(questions=questions, base_url=server.url, parallel=4, output=output)
+        process = processes.Process(target=main, args=(options,))
+        process.start()
+        return process
+
+    def finish(output: Path) -> None:
+        process = started(output)
+        process.join()
+        assert process.exitcode == 0
+
+    finish(tmp_path / "whole")
+    journal, draw = tmp_path / "killed" / "replies.jsonl", random.Random(0)
+    server.busy, server.asked, server.answered = 0.1, [], []
+    kept: set[str] = set()
+    for _ in range(10):
+        seen, wanted, n_asked = len(kept), draw.randint(1, 20), len(server.asked)
+        process = started(tmp_path / "killed")
+        while (journal.read_bytes().count(b"\n") if journal.is_file() else 0) < seen + wanted:
+            assert process.is_alive()
+            time.sleep(0.002)  # leaves the processor to the two that work
+        process.kill()
+        process.join()
+        entries = [json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        again = {request_key(body) for body in server.asked[n_asked:]} & kept
+        assert not again
+        kept = {entry["key"] for entry in entries}
+    finish(tmp_path / "killed")
+    lines = {folder: (tmp_path / folder / "replies.jsonl").read_text().splitlines() for folder in ("whole", "killed")}
+    assert sorted(lines["killed"]) == sorted(lines["whole"])
+    assert len(lines["killed"]) == n
+    # Beyond one answer each, only those on their way to a process that was killed.
+    assert n <= len(server.answered) <= n + 10 * 4
+    assert read_correct(tmp_path / "killed") == [True] * n
+    assert len(server.asked) > len(server.answered)  # it was busy at times

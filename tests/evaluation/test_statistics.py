@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ochat.evaluation.statistics import Z95, mean_of_runs, paired_difference, share
+from ochat.evaluation.statistics import Z95, mcnemar, mean_of_runs, mean_paired_difference, mean_share, paired_difference, share
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,28 @@ def test_one_run_has_no_interval() -> None:
     assert found.low == -math.inf
     with pytest.raises(ValueError, match="no runs"):
         mean_of_runs([])
+
+
+def test_mcnemar_counts_the_questions_that_only_one_got_right() -> None:
+    assert mcnemar(5, 5) == 1
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(6, 0) == pytest.approx(2 / 2**6)
+    assert mcnemar(1, 5) == pytest.approx(2 * (1 + 6) / 2**6)
+
+
+def test_a_mean_over_benchmarks_counts_each_alike() -> None:
+    many, few = [True] * 600 + [False] * 400, [False] * 20
+    mean = mean_share([many, few])
+    assert mean.value == pytest.approx(0.3)
+    assert 0.27 < mean.low < 0.3 < mean.high < 0.4
+    assert mean_share([[False] * 20]).high > 0.1  # twenty alike don't make it certain
+
+
+def test_a_paired_difference_is_surer_than_that_of_two_samples() -> None:
+    first = [i % 2 == 0 for i in range(400)]
+    second = [right or i % 20 == 1 for i, right in enumerate(first)]
+    difference = mean_paired_difference([(second, first)])
+    assert difference.value == pytest.approx(0.05)
+    assert 0.02 < difference.low < 0.05 < difference.high < 0.08
+    unpaired = mean_paired_difference([(sorted(second), sorted(first, reverse=True))])
+    assert unpaired.high - unpaired.low > 2 * (difference.high - difference.low)

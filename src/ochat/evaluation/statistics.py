@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 Z95 = 1.959964  # standard normal quantile of 0.975
 # Student's t quantiles of 0.975 for 1 … 30 degrees of freedom (Fisher & Yates 1938, table III).
 T95 = (
@@ -63,3 +65,38 @@ def mean_of_runs(values: Sequence[float]) -> Estimate:
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     half = spread * (T95[n - 2] if n - 2 < len(T95) else Z95)
     return Estimate(mean, mean - half, mean + half)
+
+
+def mcnemar(n_only_first: int, n_only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test: that among questions which only one of two got right, so uneven a split
+    arises where both are as good (McNemar 1947)."""
+    n = n_only_first + n_only_second
+    tail = sum(math.comb(n, k) for k in range(min(n_only_first, n_only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def mean_share(groups: Sequence[Sequence[bool]]) -> Estimate:
+    """The mean of groups' shares, each group counting alike, with a bootstrap interval over the questions of each."""
+    return _bootstrap([[int(right) for right in group] for group in groups], lowest=0)
+
+
+def mean_paired_difference(groups: Sequence[tuple[Sequence[bool], Sequence[bool]]]) -> Estimate:
+    """The mean over groups of first - second on the same questions, each group counting alike, with a paired bootstrap interval."""
+    return _bootstrap([[int(a) - int(b) for a, b in zip(first, second, strict=True)] for first, second in groups], lowest=-1)
+
+
+def _bootstrap(groups: Sequence[Sequence[int]], lowest: int, n_draws: int = 10_000) -> Estimate:
+    """The mean of the groups' means, with the 2.5 and 97.5 % points of means of questions drawn anew (Efron 1979); the values are
+    `lowest` … 1. One question more of the lowest and of the highest value is drawn from (Bonett & Price 2012), since few questions
+    that were all alike tell little. Raises ValueError for a group of no questions."""
+    if not groups or not all(groups):
+        raise ValueError("a mean of no questions")
+    random = np.random.default_rng(0)
+    values = np.arange(lowest, 2)
+    total = np.zeros(n_draws)
+    for group in groups:
+        counts = np.array([group.count(value) + (value in (lowest, 1)) for value in values])
+        draws = random.multinomial(len(group), counts / counts.sum(), size=n_draws)
+        total += draws @ values / len(group)
+    low, high = np.quantile(total / len(groups), [0.025, 0.975])
+    return Estimate(sum(sum(group) / len(group) for group in groups) / len(groups), float(low), float(high))
