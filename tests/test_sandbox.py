@@ -213,7 +213,7 @@ def test_right_code_passes(code: str, tests: str) -> None:
         ("def add(a, b):\n    while True: pass", "assert add(1, 2) == 3", "it took more than 2 s"),
         ("def add(a, b): return bytearray(1 << 30)", "assert add(1, 2) == 3", "MemoryError"),
         ("def add(a, b): return add(a, b)", "assert add(1, 2) == 3", "RecursionError"),
-        ("def add(a, b): return 'x' * (20 << 20)", "assert add(1, 2) == 3", "the code ended, or answered too much"),
+        ("def add(a, b): return 'x' * (130 << 20)", "assert add(1, 2) == 3", ""),
         # attempts to pass without an answer
         ("import sys; sys.exit(0)", "assert add(1, 2) == 3", "the code failed: SystemExit"),
         ("import os; os._exit(0)", "assert add(1, 2) == 3", "the code ended"),
