@@ -39,6 +39,7 @@ COMMANDS = {
     "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
     "eval run": Command("ochat.evaluation.run_eval", "ask a model questions under conditions and grade its replies"),
     "eval compare": Command("ochat.evaluation.compare", "is one evaluation better than another, or is it chance?"),
+    "eval grade": Command("ochat.evaluation.grade", "grade replies from a file, strictly or as the original did"),
     "eval view": Command("ochat.evaluation.view_results", "tables like the model card's, and a page of every reply"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
     "chat": Command("ochat.client.chat", "chat in the terminal with any OpenAI-compatible server"),

@@ -26,7 +26,11 @@ _MAX_CUT = 200  # lines dropped from the end, at most, until the rest is Python
 
 
 class NoTests(OchatError):
-    """A question without the inputs that its reply would be run on."""
+    """A question without the inputs that its reply's program would be run on."""
+
+    def __init__(self, message: str, program: str) -> None:
+        super().__init__(message)
+        self.program = program
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ def grade_program(task: Mapping[str, Any], program: str, *, plus: bool = True, u
     if missing:
         raise NoTests(
             f"{task.get('task_id', 'A question of coding/humaneval')} has no {', '.join(missing)}, so replies can't be run. "
-            "Name the folder of questions with --data-path."
+            "Name the folder of questions with --data-path.",
+            program,
         )
     if not program:
         return Runs(False, False if plus else None, "the reply has no program")

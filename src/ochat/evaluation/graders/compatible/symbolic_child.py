@@ -25,14 +25,14 @@ def is_zero(expression: str) -> bool:
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends us, whatever is being computed
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends us, whatever is being computed
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         for line in sys.stdin:
             expression, seconds = json.loads(line)
-            signal.alarm(seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # of our own work: a busy machine changes no verdict
             answer = is_zero(expression)
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             print(int(answer), file=answers, flush=True)
 
 
