@@ -52,8 +52,10 @@ def test_each_dependency_has_its_reason() -> None:
     dependencies = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
     lines = text.splitlines()
     for dependency in dependencies:
-        (number,) = [number for number, line in enumerate(lines) if f'"{dependency}"' in line]
-        assert "# " in lines[number] or lines[number - 1].startswith("# "), f"{dependency} has no reason beside it"
+        numbers = [number for number, line in enumerate(lines) if f'"{dependency}"' in line]
+        assert numbers
+        for number in numbers:  # in each extra that has it
+            assert "# " in lines[number] or lines[number - 1].startswith("# "), f"{dependency} has no reason beside it"
 
 
 def test_the_locks_agree() -> None:

@@ -27,6 +27,9 @@ COMMANDS = {
     ),
     "data recipe": Command("ochat.data.recipe", "a known mix of public data sets as a file to edit"),
     "data build": Command("ochat.data.build", "a recipe -> rows: each source imported, all cleaned, and, if asked, tokenized"),
+    "data report": Command(
+        "ochat.data.report.report_rows", "what a model will learn from this data, and what to mend: a page, a table"
+    ),
     "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
     "data export": Command("ochat.data.export", "conversations or a data set -> what other trainers read"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),

@@ -13,9 +13,10 @@ import yaml
 from toys import tiny_model
 
 from ochat.conversation import Conversation, Message
+from ochat.data.licences import is_non_commercial
 from ochat.registry import MODEL_TYPES, ModelType, load_template, model_type
 from ochat.serving.gateway import move_condition
-from ochat.training.card import CITATION, CardFacts, Evaluation, card_text, is_non_commercial, plain
+from ochat.training.card import CITATION, CardFacts, Evaluation, card_text, plain
 from ochat.training.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ochat.conversation import NO_CONDITION, Conversation, Message
+from ochat.data.licences import is_non_commercial
 from ochat.registry import ModelType
 from ochat.template import ConversationTemplate
 
@@ -24,9 +25,6 @@ DATA_FILE = "data.json"  # in a run's folder: a copy of its data set's meta.json
 # A card that has this line is ours, and may be made again; another README.md is somebody's own.
 MARK = "<!-- Made by `ochat model card`, which overwrites this file. -->"
 PORT = 18888
-_NON_COMMERCIAL = re.compile(
-    r"(?<![a-z])nc(?![a-z])|non-?\s*commercial|(research|academic)[\s_-]*only|only for (research|academic)|research purposes"
-)
 # In the run's settings, but told elsewhere in the card.
 _TOLD_ELSEWHERE = {"model", "data", "output", "model_type"}
 CITATION = """\
@@ -84,11 +82,6 @@ def card_text(kind: ModelType, template: ConversationTemplate, facts: CardFacts)
         f"## Citation\n\n```bibtex\n{CITATION}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def is_non_commercial(licence: str) -> bool:
-    """Whether a licence's name says that it forbids commercial use, as cc-by-nc-4.0 does."""
-    return bool(_NON_COMMERCIAL.search(licence.lower()))
 
 
 def plain(text: str) -> str:
