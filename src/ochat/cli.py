@@ -43,6 +43,7 @@ COMMANDS = {
     "eval run": Command("ochat.evaluation.run_eval", "ask a model questions under conditions and grade its replies"),
     "eval compare": Command("ochat.evaluation.compare", "is one evaluation better than another, or is it chance?"),
     "eval grade": Command("ochat.evaluation.grade", "grade replies from a file, strictly or as the original did"),
+    "eval judge": Command("ochat.evaluation.judge", "MT-Bench and Vicuna bench scored by a judge of your choice"),
     "eval view": Command("ochat.evaluation.view_results", "tables like the model card's, and a page of every reply"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
     "chat": Command("ochat.client.chat", "chat in the terminal with any OpenAI-compatible server"),

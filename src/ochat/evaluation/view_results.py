@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from ochat.evaluation.card import CARD, GROK, MT_BENCH, Table
+from ochat.evaluation.judge import read_score
 from ochat.evaluation.results import Count, Run, count, find_runs
 from ochat.evaluation.tasks import BENCHMARKS
 from ochat.files import write_text
@@ -61,7 +62,8 @@ def scores(run: Run, *, original: bool = False) -> dict[str, float | None]:
         of = count(rows)
         share = of.compatible if original else of.accuracy.value
         found[task_type] = None if share is None else 100 * share
-    return found
+    judged = read_score(run.folder, MT_BENCH)
+    return found | ({MT_BENCH: judged} if judged is not None and (found or not original) else {})
 
 
 def card_rows(table: Table, runs: Sequence[Run]) -> list[tuple[str, bool, float | None, list[float | None]]]:
