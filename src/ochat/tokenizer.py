@@ -12,6 +12,7 @@ from pathlib import Path
 import tokenizers
 
 from ochat.errors import ModelError
+from ochat.words import WordEncoder, can_cut
 
 # Some tokenizers add runs of blanks as tokens of their own (▁ is SentencePiece's blank). Those are text, not control tokens.
 _BLANKS = " \t\r\n▁"
@@ -33,6 +34,7 @@ class Tokenizer:
             copy.no_padding()
             copy.no_truncation()
         self._text.encode_special_tokens = True
+        self._words = WordEncoder(self._text, spec) if can_cut(spec) else None
         self.control_tokens: dict[str, int] = {token["content"]: token["id"] for token in controls}
         self._control_ids = frozenset(self.control_tokens.values())
         self.bos: list[int] = self._control.encode("").ids
@@ -52,11 +54,13 @@ class Tokenizer:
 
     def encode_text(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text on its own; a control token's text gives the ids of its letters."""
-        return [encoding.ids for encoding in self._text.encode_batch(list(texts), add_special_tokens=False)]
+        if self._words:
+            return self._words.encode(texts)
+        return [encoding.ids for encoding in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_marks(self, marks: Iterable[str]) -> list[list[int]]:
         """Ids of each of the template's own marks, in which control tokens are control tokens."""
-        return [encoding.ids for encoding in self._control.encode_batch(list(marks), add_special_tokens=False)]
+        return [encoding.ids for encoding in self._control.encode_batch_fast(list(marks), add_special_tokens=False)]
 
     def control_ids(self, ids: Sequence[int]) -> list[int]:
         """Those of the ids that are control tokens, in their order."""
@@ -68,7 +72,7 @@ class Tokenizer:
 
     def prepends_blank(self) -> bool:
         """Whether a text's first word gets a blank before it, as in SentencePiece: then `Hello` and `x Hello` share a token."""
-        return "".join(self._text.encode("a", add_special_tokens=False).tokens) != "a"
+        return "".join(self._control.id_to_token(id) for id in self.encode_text(["a"])[0]) != "a"
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ def is_heldout(hash: bytes, share: float) -> bool:
     return int.from_bytes(hash[:8], "big") < share * 2**64
 
 
+@lru_cache
 def as_float32(weight: float) -> float:
     """The weight as it will be stored: one too small for float32 is 0, and nothing is learned from it."""
     stored: float = struct.unpack("f", struct.pack("f", weight))[0]
@@ -148,7 +150,7 @@ def token_row(conversation: Conversation, runs: list[Run], max_tokens: int) -> T
     """The row, cut to its first `max_tokens` tokens."""
     ids, lengths, weights, room = [], [], [], max_tokens
     for run in runs:
-        part = run.ids[:room]
+        part = run.ids if len(run.ids) <= room else run.ids[:room]
         if part:
             ids += part
             lengths.append(len(part))
