@@ -72,7 +72,7 @@ class Tokenizer:
 
     def prepends_blank(self) -> bool:
         """Whether a text's first word gets a blank before it, as in SentencePiece: then `Hello` and `x Hello` share a token."""
-        return "".join(self._control.id_to_token(id) for id in self.encode_text(["a"])[0]) != "a"
+        return [self._control.id_to_token(id) for id in self.encode_text(["a"])[0]] != ["a"]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
