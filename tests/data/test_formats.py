@@ -156,7 +156,11 @@ def test_a_pair_of_one_answer_is_told() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [{"messages": [*ASKED, *said(("assistant", "2"))]}, {"prompt": ASKED, "completion": "2"}],
+    [
+        {"messages": [*ASKED, *said(("assistant", "2"))]},
+        {"conversations": [*ASKED, *said(("assistant", "2"))]},
+        {"prompt": ASKED, "completion": "2"},
+    ],
 )
 @pytest.mark.parametrize(
     ("label", "name"), [(True, "desirable"), (False, "undesirable"), ("True", "desirable"), (0, "undesirable")]
@@ -250,6 +254,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"prompt": "Hi", "question": "Ho", "chosen": "2", "rejected": "3"}, "the row has `prompt` and `question`"),
     ({"prompt": "Hi", "chosen": said(("user", "Ho"), ANSWER), "rejected": "3"}, "isn't the prompt: 'Ho'"),
     ({"messages": said(QUESTION), "rejected_response": "3"}, "`messages` doesn't end in an assistant's message"),
+    ({"conversations": said(QUESTION, ANSWER, ("user", "Bye")), "label": True}, "`label` judges nothing"),
     ({"messages": said(QUESTION, ANSWER, ("user", "Bye")), "label": True}, "`label` judges nothing"),
     ({"messages": said(QUESTION, ANSWER), "label": 3}, "`label` is 3. Give true or false."),
     ({"messages": said(QUESTION, ANSWER), "lable": True}, "unknown field 'lable'"),

@@ -77,6 +77,8 @@ def _spoil(row: dict[str, object], random: Random) -> object:
             del container[key]  # type: ignore[arg-type]  # the same
         case 2:
             turn[random.choice(["wieght", "contnet", "", "\ud83d", "a" * 5000])] = 0.5
+        case 3 if random.random() < 0.3:
+            turn["tool_calls"] = random.choice([[{"function": {"name": "f", "arguments": "{"}}], "x", [None], {"a": 1}, 5])
         case 3:
             turn["weight"] = random.choice([float("nan"), -1, "1", True, float("inf"), 1e7, [1]])
         case 4:
@@ -129,6 +131,8 @@ def _broken(random: Random) -> bytes:
             content = random.choice(
                 [b"", b"\n", b" ", b"\xef\xbb\xbf", b"[]", b"[", b"{", b"null", b'"', b"PAR1", b"\x1f\x8b", b"(\xb5/\xfd"]
             )
+        case 5 if random.random() < 0.5:
+            content = content.replace(b"Hello", b"Hell\xf6")  # as Latin-1 has it
         case 5:
             content = random.randbytes(random.choice([1, 100, 3000]))
         case 6:
@@ -165,7 +169,14 @@ def test_a_thousand_broken_files_end_in_messages_or_in_counted_rows(
     for number in range(N_FILES):
         source.write_bytes(_broken(random))
         for skip in (False, True):
-            options = Options((source,), output, skip_invalid=skip, allow_extra_keys=random.random() < 0.2)
+            options = Options(
+                (source,),
+                output,
+                skip_invalid=skip,
+                allow_extra_keys=random.random() < 0.2,
+                tools_as_text=random.random() < 0.2,
+                cap=random.choice([None, 1]),
+            )
             try:
                 main(options)
             except OchatError as error:

@@ -12,7 +12,6 @@ from ochat.conversation import MAX_WEIGHT, Conversation, Message
 from ochat.data.instruction_formats import asked_and_answered, from_goat, instructed, is_goat
 from ochat.data.message_formats import (
     CHATML_START,
-    TOOL_FIELDS,
     from_chatml,
     from_list,
     from_pairs,
@@ -21,7 +20,7 @@ from ochat.data.message_formats import (
 )
 from ochat.data.preference_formats import from_label, from_pair, from_rejected_response
 from ochat.data.problem import RowProblem, shown
-from ochat.data.turns import MESSAGE_FIELDS, Converted, Row
+from ochat.data.turns import MESSAGE_FIELDS, TOOL_LISTS, Converted, Row
 from ochat.errors import OchatError
 
 OWN_FIELDS = frozenset({"system", "condition", "class"})  # ours may stand in a row of any format
@@ -73,7 +72,7 @@ def _is_chatml(row: Row) -> bool:
 
 
 def _listed(name: str, listing: str, detect: Callable[[Row], bool], convert: Callable[[Row], Converted]) -> RowFormat:
-    fields = OWN_FIELDS | {listing, *TOOL_FIELDS}
+    fields = OWN_FIELDS | {listing, *TOOL_LISTS}
     return RowFormat(name, detect, convert, fields, {listing: MESSAGE_FIELDS})
 
 
@@ -93,8 +92,8 @@ def _in_columns(question: str, answer: str) -> RowFormat:
 
 _PAIR = frozenset({"chosen", "rejected", "prompt", "question", "instruction", "input", "messages", "conversations", "system"})
 _PAIR_MESSAGES = dict.fromkeys(("prompt", "messages", "conversations", "chosen", "rejected"), MESSAGE_FIELDS)
-_LABEL = frozenset({"label", "messages", "prompt", "completion", "system", *TOOL_FIELDS})
-_LABEL_MESSAGES = dict.fromkeys(("messages", "prompt", "completion"), MESSAGE_FIELDS)
+_LABEL = frozenset({"label", "messages", "conversations", "prompt", "completion", "system", *TOOL_LISTS})
+_LABEL_MESSAGES = dict.fromkeys(("messages", "conversations", "prompt", "completion"), MESSAGE_FIELDS)
 _INSTRUCTION = OWN_FIELDS | {"instruction", "input", "context", "history"}
 _FROM_MESSAGES = from_list("messages")
 
@@ -118,6 +117,9 @@ FORMATS = (
         has_classes=True,
     ),
     RowFormat("KTO messages and label", _has("messages", "label"), from_label, _LABEL, _LABEL_MESSAGES, has_classes=True),
+    RowFormat(
+        "KTO conversations and label", _has("conversations", "label"), from_label, _LABEL, _LABEL_MESSAGES, has_classes=True
+    ),
     RowFormat(
         "KTO prompt/completion and label",
         _has("prompt", "completion", "label"),

@@ -47,6 +47,8 @@ class Options:
     """leave out rows that can't be used, count them, and write them to OUTPUT.rejects.jsonl with what is wrong"""
     allow_extra_keys: bool = False
     """leave out fields that no format knows, and count them"""
+    tools_as_text: bool = False
+    """take calls of tools as text of the assistant, their results as the user's; otherwise rows with tools can't be used"""
     columns: Path | None = None
     """YAML file that names the columns of rows of no known format: prompt and answer, or messages with role, content and roles;
     system, condition, class, weight"""

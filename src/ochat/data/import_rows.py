@@ -19,6 +19,7 @@ from ochat.data.import_report import Counts, Imported, Made, report
 from ochat.data.problem import RowProblem, shown
 from ochat.data.read import Unreadable, files_of, is_on_hub, read_all
 from ochat.data.sample import keep_sample, sample_key
+from ochat.data.tool_text import AS_TEXT, tools_as_text
 from ochat.data.turns import Row
 from ochat.errors import DataError, OchatError
 from ochat.files import new_file
@@ -29,9 +30,11 @@ def import_row(value: object, plan: Plan, place: str = "") -> Imported:
     options, table = plan.options, plan.table
     if isinstance(value, Unreadable):
         raise value.problem
-    format = detect_format(value, plan.formats)
+    written = tools_as_text(value) if options.tools_as_text and isinstance(value, dict) else value
+    format = detect_format(written, plan.formats)
     assert isinstance(value, dict)  # detect_format knows objects only
-    row, left_out = known_part(value, format, allow_extra_keys=options.allow_extra_keys)
+    assert isinstance(written, dict)
+    row, left_out = known_part(written, format, allow_extra_keys=options.allow_extra_keys)
     conversations, notes = format.convert(row)
     if format.has_classes and (options.condition is not None or options.class_name is not None):
         raise OchatError(
@@ -40,7 +43,7 @@ def import_row(value: object, plan: Plan, place: str = "") -> Imported:
         )
     own = options.condition, 1.0 if options.weight is None else options.weight, options.class_name
     made = [_classed(given, value, place, table) if table else Made(given, with_class(given, *own)) for given in conversations]
-    return Imported(format, made, notes, left_out)
+    return Imported(format, made, notes if written is value else (AS_TEXT, *notes), left_out)
 
 
 def _classed(given: Conversation, source: Row, place: str, table: ClassTable) -> Made:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ochat.data.problem import RowProblem, shown
 from ochat.data.turns import (
+    TOOL_LISTS,
     Converted,
     Row,
     conversation,
@@ -17,8 +18,6 @@ from ochat.data.turns import (
     without_open_question,
 )
 
-TOOL_FIELDS = ("tools", "functions")
-
 CHATML_START = "<|im_start|>"
 _START = re.compile(r"<\|im_start\|>([^\n<]*)\n")  # anchored at the whole mark: a text may hold line breaks, or code
 _END = "<|im_end|>"
@@ -29,7 +28,7 @@ def from_list(field: str, *, drop_leading_answers: bool = False) -> Callable[[Ro
     an answer to nothing: those can be dropped."""
 
     def convert(row: Row) -> Converted:
-        refuse_tools(row, TOOL_FIELDS)
+        refuse_tools(row, TOOL_LISTS)
         found = turns(row[field], field)
         items, notes = without_leading_answers(found.items) if drop_leading_answers else (found.items, ())
         return Converted((conversation(row, items, found.system),), notes)

@@ -99,8 +99,9 @@ def _dialogue(value: str, field: str) -> Turns:
 def from_label(row: Row) -> Converted:
     """KTO's rows: one conversation, whose last answer `label` calls good or bad."""
     name = "desirable" if switch(row["label"], "label") else "undesirable"
-    if row.get("messages") is not None:
-        found = turns(row["messages"], "messages")
+    listing = next((name for name in ("messages", "conversations") if row.get(name) is not None), None)
+    if listing:
+        found = turns(row[listing], listing)
         items = _judged(found.items, len(found.items) - 1)
     else:
         found = prompt(row["prompt"], "prompt")

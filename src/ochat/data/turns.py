@@ -21,7 +21,9 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
-_TOOL_ROLES = {"tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython"}
+CALL_ROLES = {"function_call", "tool_call"}
+RESULT_ROLES = {"tool", "function", "observation", "tool_response", "ipython"}
+TOOL_LISTS = ("tools", "functions")
 _TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
 _EMPTY: tuple[object, ...] = (None, "", "[]", [], {})  # of a field for tools
 
@@ -96,7 +98,7 @@ def refuse_tools(row: Row, fields: Iterable[str], field: str = "") -> None:
             raise RowProblem(
                 "tools",
                 f"`{field}{name}` has tools, for which conversations here have no place. "
-                "Leave such rows out, or write the calls as text.",
+                "Leave such rows out, or take the calls as text: --tools-as-text.",
             )
 
 
@@ -146,11 +148,11 @@ def _role(row: Row, where: str, names: MessageNames | None) -> str:
     given = text(row.get(name), f"{where}.{name}")
     if given in roles:
         return roles[given]
-    if given in _TOOL_ROLES:
+    if given in CALL_ROLES | RESULT_ROLES:
         raise RowProblem(
             "tools",
             f"`{where}.{name}` is {given!r}. Conversations here have no place for tools. "
-            "Leave such rows out, or write the calls as text.",
+            "Leave such rows out, or take the calls as text: --tools-as-text.",
         )
     raise RowProblem(
         "unknown role", f"`{where}.{name}` is {shown(given)}. Known: {', '.join(roles)}. A --columns file can name others."
