@@ -36,8 +36,8 @@ soak: install ## the slow tests
 	$(BIN)/pytest -m soak $(ARGS)
 
 lock: install ## remake the locks after a change of pyproject.toml; newest versions with ARGS=--upgrade
-	$(COMPILE) $(ARGS) --extra train --extra serve --extra eval --output-file requirements/quickstart.txt
-	$(COMPILE) $(ARGS) --extra train --extra serve --extra eval --extra data --extra tensorboard --extra dev --constraints requirements/quickstart.txt --output-file requirements/dev.txt
+	$(COMPILE) $(ARGS) --extra train --extra serve --extra eval --extra ui --output-file requirements/quickstart.txt
+	$(COMPILE) $(ARGS) --extra train --extra serve --extra eval --extra ui --extra data --extra tensorboard --extra dev --constraints requirements/quickstart.txt --output-file requirements/dev.txt
 
 clean: ## remove the environment, caches and runs/
 	rm -rf .venv .venv.unfinished runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from browser import chromium, context, page  # noqa: F401 - fixtures
 from hypothesis import settings
 from toys import Style, embedded_tokenizer, openchat_tokenizer, toy_tokenizer
 

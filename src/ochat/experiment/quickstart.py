@@ -118,6 +118,7 @@ def _run(options: Options, folder: Path) -> None:
         if options.exit:
             check_replies(running.url, sample)
             return
+        print(f"\nOr chat with it, under both conditions side by side: http://localhost:{options.port}/", flush=True)
         print("\nServing until Ctrl-C …", flush=True)
         try:
             status = running.process.wait()

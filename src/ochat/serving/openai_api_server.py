@@ -141,7 +141,7 @@ def read_arguments(argv: list[str]) -> Namespace:
         else:
             print("ochat: Ray isn't used: vLLM has no support for it on this device.", file=sys.stderr)
     args.api_key = [*(args.api_key or []), *args.api_keys] or list(filter(None, [os.environ.get("VLLM_API_KEY")]))
-    args.middleware = ["ochat.serving.gateway.Gateway", *args.middleware]
+    args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
     choose_model(args)
     return args
 

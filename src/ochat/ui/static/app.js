@@ -1,0 +1,774 @@
+// The page: what is on screen, and what a click does.
+
+import {
+  CHOSEN,
+  REJECTED,
+  chatRequest,
+  distinctModels,
+  judgedRows,
+  lines,
+  newConversation,
+  newMessage,
+  newestLeaf,
+  now,
+  openaiRow,
+  ourRow,
+  pathTo,
+  readImport,
+  readSetting,
+  requestMessages,
+  titleOf,
+  tokenizeRequest,
+  usualClasses,
+  voted,
+} from "./conversation.js";
+import { announce, copyButton, h, icon, iconButton } from "./dom.js";
+import { showMessages, showReply } from "./messages.js";
+import { ServerProblem, getJSON, postJSON, streamChat } from "./server.js";
+import { key, openStore, remember, remembered } from "./store.js";
+import { speed } from "./stream.js";
+import { readTokens } from "./tokens.js";
+
+const byId = (id) => document.getElementById(id);
+const LOST_AFTER = 5000; // ms without a word of a reply that isn't complete: the tab that asked for it is gone
+const SAVE_EVERY = 1000; // ms, of a reply that is streaming
+const MAX_LANES = 4;
+
+let store;
+let conversations = []; // newest first
+let current = newConversation(remembered("like") ?? {});
+let messages = new Map(); // of the current conversation
+const open = new Map(); // conversation id -> messages, of those with replies that are streaming
+const live = new Map(); // message id -> AbortController
+let models = [];
+let known = null; // what /v1/conditions says; null where the server doesn't have it
+let editing = null;
+let inspected = null; // null: closed; else {message} or {message: null} for what would be sent next
+
+const view = {
+  isLive: (message) => live.has(message.id),
+  isLost: (message) =>
+    message.role === "assistant" &&
+    !message.finish &&
+    !message.error &&
+    !live.has(message.id) &&
+    Date.now() - (message.saved ?? message.created) > LOST_AFTER,
+  get editing() {
+    return editing;
+  },
+};
+const isBusy = () => [...live.keys()].some((id) => messages.has(id));
+
+// -- what is on screen
+
+function show() {
+  byId("title").textContent = current.title || "New conversation";
+  document.title = current.title ? `${current.title} · ochat` : "ochat";
+  showConversations();
+  showPath();
+  showLanes();
+}
+
+function showPath() {
+  const place = byId("path");
+  if (current.leaf) {
+    place.querySelector(".welcome")?.remove();
+    showMessages(place, current, messages, view, acts);
+  } else {
+    place.replaceChildren(welcome());
+  }
+  showSend();
+}
+
+// Who reads the end goes on seeing it, however the text above grows. Messages that were never on screen have no height yet.
+let follows = true;
+
+function showEnd() {
+  follows = true;
+  byId("messages").scrollTop = byId("messages").scrollHeight;
+}
+
+function followEnd() {
+  const place = byId("messages");
+  place.addEventListener("scroll", () => (follows = place.scrollHeight - place.scrollTop - place.clientHeight < 80));
+  new ResizeObserver(() => follows && showEnd()).observe(byId("path"));
+}
+
+function welcome() {
+  const about = known
+    ? "The condition says which kind of answer you ask for. Put two side by side to see what it does, and vote for the better one: votes become training data."
+    : "Put two models side by side, and vote for the better reply: votes become training data.";
+  return h("div", { class: "welcome" }, h("h2", {}, "What would you like to ask?"), h("p", {}, about));
+}
+
+function showSend() {
+  const stops = isBusy();
+  const button = stops
+    ? h(
+        "button",
+        { type: "button", id: "send", class: "stop", title: "Stop (Esc)", "aria-label": "Stop", onclick: stop },
+        icon("stop"),
+      )
+    : h("button", { type: "submit", id: "send", title: "Send (Enter)", "aria-label": "Send" }, icon("send"));
+  const before = byId("send");
+  if (before?.className === button.className) return;
+  const focused = document.activeElement === before;
+  byId("send-place").replaceChildren(button);
+  if (focused) button.focus();
+}
+
+function showConversations() {
+  const items = conversations.map((one) => {
+    const isCurrent = one.id === current.id;
+    const openIt = h(
+      "button",
+      {
+        type: "button",
+        class: "open",
+        title: one.title,
+        "aria-current": isCurrent ? "page" : null,
+        onclick: () => openConversation(one.id),
+      },
+      one.title,
+    );
+    return h(
+      "li",
+      { class: isCurrent ? "current" : null },
+      openIt,
+      iconButton("edit", `Rename ${one.title}`, () => rename(one)),
+      iconButton("trash", `Delete ${one.title}`, () => remove(one)),
+    );
+  });
+  byId("conversations").replaceChildren(...items);
+}
+
+function lanes() {
+  const usual = { model: models[0], condition: known ? known.default : undefined };
+  return current.lanes.map(({ model, condition }) => ({
+    model: models.includes(model) ? model : usual.model,
+    condition: known?.data.some(({ id }) => id === condition) ? condition : usual.condition,
+  }));
+}
+
+function showLanes() {
+  const given = lanes();
+  const choose = (i, name, label, values, value) =>
+    h(
+      "select",
+      {
+        class: name,
+        "aria-label": given.length > 1 ? `${label} ${i + 1}` : label,
+        onchange: ({ target }) => setLanes(given.map((lane, j) => (i === j ? { ...lane, [name]: target.value } : lane))),
+      },
+      values.map((one) => h("option", { value: one, selected: one === value }, one)),
+    );
+  const hasChoice = models.length > 1 || known;
+  const made = !hasChoice
+    ? []
+    : given.map((lane, i) =>
+        h(
+          "span",
+          { class: "lane" },
+          models.length > 1 ? choose(i, "model", "Model", models, lane.model) : null,
+          known
+            ? choose(
+                i,
+                "condition",
+                "Condition",
+                known.data.map(({ id }) => id),
+                lane.condition,
+              )
+            : null,
+          given.length > 1
+            ? iconButton("close", `Leave out reply ${i + 1}`, () => setLanes(given.filter((_, j) => j !== i)))
+            : null,
+        ),
+      );
+  const add =
+    given.length < MAX_LANES &&
+    (models.length > 1 || known?.data.length > 1) &&
+    h(
+      "button",
+      { type: "button", class: "quiet", id: "add-lane", onclick: () => setLanes([...given, another(given)]) },
+      icon("compare"),
+      "Side by side",
+    );
+  byId("lanes").replaceChildren(...made, ...(add ? [add] : []));
+}
+
+// A lane that isn't there yet, if there is any.
+function another(given) {
+  const all = models.flatMap((model) => (known ? known.data.map(({ id }) => ({ model, condition: id })) : [{ model }]));
+  const sameModel = all.filter(({ model }) => model === given.at(-1).model);
+  const fresh = (lane) => !given.some((one) => one.model === lane.model && one.condition === lane.condition);
+  return [...sameModel, ...all].find(fresh) ?? given.at(-1);
+}
+
+function setLanes(given) {
+  current.lanes = given;
+  keepLike();
+  if (current.leaf) save(current, []);
+  showLanes();
+  refreshInspector();
+}
+
+const keepLike = () => remember("like", { system: current.system, settings: current.settings, lanes: current.lanes });
+
+function notice(text, label, act) {
+  const place = byId("notice");
+  place.hidden = !text;
+  place.replaceChildren(
+    ...(text
+      ? [
+          h("span", {}, text),
+          act ? h("button", { type: "button", onclick: act }, label) : iconButton("close", "Close", () => notice("")),
+        ]
+      : []),
+  );
+}
+
+// -- keeping
+
+async function save(conversation, changed) {
+  for (const message of changed) if (message.role === "assistant") message.saved = Date.now();
+  try {
+    await store?.save(conversation, changed);
+  } catch (error) {
+    notice(`This browser doesn't keep the conversation (${error.message}). Export it before you close the page.`);
+  }
+}
+
+async function saveReply(reply) {
+  if (conversations.some(({ id }) => id === reply.conversation)) await save(null, [reply]); // else it was deleted
+}
+
+async function openConversation(id) {
+  if (id !== current.id) {
+    current = conversations.find((one) => one.id === id);
+    messages = open.get(id) ?? new Map((await store.messages(id)).map((one) => [one.id, one]));
+    editing = null;
+    byId("path").replaceChildren();
+  }
+  closeSidebar();
+  show();
+  refreshInspector();
+  showEnd();
+  byId("prompt").focus();
+  setTimeout(showPath, LOST_AFTER + 100); // a reply may turn out to be lost
+}
+
+function startConversation() {
+  current = newConversation(remembered("like") ?? current);
+  messages = new Map();
+  editing = null;
+  byId("path").replaceChildren();
+  closeSidebar();
+  show();
+  refreshInspector();
+  byId("prompt").focus();
+}
+
+// Another tab has changed a conversation. Replies of both are kept; this tab stays where it is, or follows where it was the end.
+async function changedElsewhere(id) {
+  conversations = newestFirst(await store.conversations());
+  const changed = conversations.find((one) => one.id === id);
+  if (id === current.id) {
+    if (!changed) {
+      stop();
+      startConversation();
+      notice("The conversation was deleted in another tab.");
+      return;
+    }
+    const leaf = current.leaf;
+    for (const one of await store.messages(id)) if (!live.has(one.id)) messages.set(one.id, one);
+    Object.assign(current, changed, {
+      leaf: pathTo(messages, changed.leaf).some((one) => one.id === leaf) ? changed.leaf : leaf,
+    });
+    conversations = conversations.map((one) => (one.id === id ? current : one));
+    showPath();
+    byId("title").textContent = current.title;
+  }
+  showConversations();
+}
+
+const newestFirst = (all) => all.sort((a, b) => b.updated - a.updated);
+
+async function rename(conversation) {
+  const title = await question("Rename the conversation", "Rename", conversation.title);
+  if (!title?.trim()) return;
+  conversation.title = title.trim();
+  await save(conversation, []);
+  show();
+}
+
+async function remove(conversation) {
+  if ((await question(`Delete “${conversation.title}”?`, "Delete")) === null) return;
+  if (conversation.id === current.id) stop();
+  await store.remove(conversation.id);
+  conversations = conversations.filter((one) => one.id !== conversation.id);
+  if (conversation.id === current.id) startConversation();
+  else showConversations();
+}
+
+// -- asking
+
+async function send(text) {
+  if (!text.trim() || isBusy()) return;
+  const conversation = current;
+  if (!conversation.title) conversation.title = titleOf(text);
+  const message = newMessage(conversation, conversation.leaf, "user", text);
+  messages.set(message.id, message);
+  await askAfter(message);
+}
+
+// Ask for a reply to the user's message, one of each lane.
+async function askAfter(message, given = lanes()) {
+  const conversation = current;
+  const group = given.length > 1 ? message.id + now() : null;
+  const replies = given.map((lane) =>
+    newMessage(conversation, message.id, "assistant", "", { ...lane, model: lane.model ?? models[0], group }),
+  );
+  for (const one of replies) messages.set(one.id, one);
+  conversation.leaf = replies[0].id;
+  conversation.updated = now();
+  conversations = newestFirst([conversation, ...conversations.filter((one) => one.id !== conversation.id)]);
+  open.set(conversation.id, messages);
+  for (const one of replies) live.set(one.id, new AbortController());
+  const saved = save(conversation, [message, ...replies]);
+  show();
+  showEnd();
+  await Promise.all([saved, ...replies.map((one) => generate(conversation, messages, one))]);
+}
+
+// Fill the reply. `all` are the conversation's messages, which may leave the screen meanwhile.
+async function generate(conversation, all, reply) {
+  const control = live.get(reply.id) ?? new AbortController();
+  live.set(reply.id, control);
+  Object.assign(reply, { content: "", error: null, finish: null, speed: null });
+  const asked = performance.now() / 1000;
+  let first = null;
+  let last = null;
+  let usage = null;
+  let painting = false;
+  let savedAt = 0;
+  try {
+    const said = requestMessages(pathTo(all, reply.parent), conversation.system);
+    await streamChat(chatRequest(reply, said, conversation.settings), control.signal, (soFar) => {
+      if (soFar.content !== reply.content) {
+        last = performance.now() / 1000;
+        first ??= last;
+      }
+      reply.content = soFar.content;
+      reply.finish = soFar.finish;
+      reply.condition = soFar.condition ?? reply.condition;
+      usage = soFar.usage;
+      if (!painting) {
+        painting = true;
+        requestAnimationFrame(() => {
+          painting = false;
+          if (live.has(reply.id)) showReply(reply);
+        });
+      }
+      if (Date.now() - savedAt > SAVE_EVERY) {
+        savedAt = Date.now();
+        saveReply(reply);
+      }
+    });
+    reply.finish ??= "stop";
+  } catch (error) {
+    if (error.name === "AbortError") reply.finish = "stopped";
+    else if (error instanceof ServerProblem) reply.error = error.told;
+    else throw error;
+  } finally {
+    reply.speed = speed(usage, asked, first, last);
+    live.delete(reply.id);
+    if (![...live.keys()].some((id) => all.has(id))) open.delete(conversation.id);
+    await saveReply(reply);
+  }
+  if (messages === all) showPath();
+  if (reply.error?.kind === "key") askForKey(reply.error.detail, () => retry(reply));
+  else if (!live.size) announce(reply.error ? reply.error.title : "The reply is complete.");
+}
+
+function stop() {
+  for (const [id, control] of live) if (messages.has(id)) control.abort();
+}
+
+async function retry(reply) {
+  if (reply.error?.kind === "key" && !key.get()) return askForKey("", () => retry(reply));
+  if (live.has(reply.id)) return;
+  if (!models.length && !(await meetServer(() => retry(reply)))) return;
+  reply.model ??= models[0];
+  live.set(reply.id, new AbortController());
+  open.set(current.id, messages);
+  const running = generate(current, messages, reply);
+  showPath();
+  await running;
+}
+
+const acts = {
+  retry,
+  regenerate: (reply) => {
+    const asked = messages.get(reply.parent);
+    if (!isBusy() && asked) askAfter(asked);
+  },
+  select(id) {
+    current.leaf = newestLeaf(messages, id);
+    save(current, []);
+    showPath();
+    refreshInspector();
+  },
+  edit(id) {
+    editing = id;
+    showPath();
+  },
+  async edited(message, text) {
+    if (isBusy()) return;
+    editing = null;
+    if (!text.trim() || (text === message.content && message.role === "assistant")) return showPath();
+    const { role, parent, model, condition } = message;
+    const version = newMessage(
+      current,
+      parent,
+      role,
+      text,
+      role === "assistant" ? { model, condition, finish: "stop", editedFrom: message.id } : {},
+    );
+    messages.set(version.id, version);
+    if (role === "user") return askAfter(version);
+    current.leaf = version.id;
+    await save(current, [version]);
+    showPath();
+  },
+  async vote(group, best, verdict) {
+    const changed = voted(group, best, verdict);
+    for (const one of changed) messages.set(one.id, one);
+    if (best && changed.some((one) => one.vote) && !pathTo(messages, current.leaf).some((one) => one.id === best))
+      current.leaf = newestLeaf(messages, best);
+    await save(current, changed);
+    showPath();
+    announce(changed[0].vote ? "Vote kept" : "Vote taken back");
+  },
+  inspect: (message) => inspect({ message }),
+};
+
+// -- what the model sees
+
+async function inspect(what) {
+  inspected = what;
+  const place = byId("inspector");
+  place.hidden = false;
+  document.body.classList.add("inspecting");
+  const { lane, said, isNext } = promptOf(what.message);
+  const head = h("div", { class: "head" }, h("h2", {}, "What the model sees"), iconButton("close", "Close", closeInspector));
+  const about = h(
+    "p",
+    { class: "facts" },
+    isNext ? "The prompt of the next reply" : what.message ? "The prompt of this reply" : "The prompt of the last reply",
+    lane.condition ? ", under " : "",
+    lane.condition ? h("span", { class: "condition" }, lane.condition) : "",
+  );
+  place.replaceChildren(head, about);
+  if (!said.some(({ role }) => role === "user")) return place.append(h("p", {}, "Nothing yet: write a message."));
+  try {
+    const { tokens, token_strs: strings, count, max_model_len: most } = await postJSON("tokenize", tokenizeRequest(lane, said));
+    if (inspected !== what) return;
+    const read = readTokens(tokens, strings ?? tokens.map(String));
+    const pieces = read.map(({ id, text, control }, i) =>
+      h("span", { class: control ? "token control" : i % 2 ? "token odd" : "token", title: String(id) }, text || "�"),
+    );
+    const text = () => read.map((one) => one.text).join("");
+    place.append(
+      h("p", { class: "facts" }, `${count} of ${most} tokens · control tokens are marked · point at a token for its id`),
+      h("div", { class: "actions" }, h("h3", {}, "Text"), copyButton(text, "Copy the prompt")),
+      h("pre", { class: "prompt", tabindex: "0", "aria-label": "The prompt's text" }, pieces),
+      h(
+        "div",
+        { class: "actions" },
+        h("h3", {}, "Ids"),
+        copyButton(() => JSON.stringify(tokens), "Copy the ids"),
+      ),
+      h("pre", { class: "ids", tabindex: "0", "aria-label": "The prompt's ids" }, tokens.join(" ")),
+    );
+  } catch (error) {
+    if (!(error instanceof ServerProblem)) throw error;
+    if (inspected !== what) return;
+    const { title, detail, kind } = explained(error.told);
+    const again = kind !== "unknown" && h("button", { type: "button", onclick: () => inspect(what) }, "Try again");
+    place.append(h("div", { class: "problem", role: "alert" }, h("strong", {}, title), h("p", {}, detail), again));
+  }
+}
+
+const explained = (told) =>
+  told.kind === "unknown"
+    ? {
+        ...told,
+        title: "This server doesn't tell what its model sees.",
+        detail: "It has no /tokenize, as ochat's and vLLM's have.",
+      }
+    : told;
+
+// What a reply was asked with; without one, what the draft would be asked with, or else the last reply was.
+function promptOf(message) {
+  const path = pathTo(messages, current.leaf);
+  const draft = byId("prompt").value;
+  const last = path.at(-1);
+  const asked = message ?? (!draft.trim() && last?.role === "assistant" ? last : null);
+  if (asked) return { lane: asked, said: requestMessages(pathTo(messages, asked.parent), current.system), isNext: false };
+  return {
+    lane: lanes()[0],
+    isNext: true,
+    said: [...requestMessages(path, current.system), ...(draft.trim() ? [{ role: "user", content: draft }] : [])],
+  };
+}
+
+function closeInspector() {
+  inspected = null;
+  byId("inspector").hidden = true;
+  document.body.classList.remove("inspecting");
+  byId("inspect")?.focus();
+}
+
+function refreshInspector() {
+  if (inspected) inspect({ message: null });
+}
+
+// -- dialogs: each resolves to its form's data, or null
+
+function ask(id, fill, check) {
+  const dialog = byId(id);
+  const form = dialog.querySelector("form");
+  const problem = form.querySelector(".problem");
+  if (problem) problem.textContent = "";
+  form.reset();
+  fill(form);
+  dialog.returnValue = "cancel";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    // Enter in a field presses a form's first button, which is Cancel.
+    form.onkeydown = (event) => {
+      if (event.key !== "Enter" || event.target.tagName !== "INPUT" || event.isComposing) return;
+      event.preventDefault();
+      form.querySelector("[value=ok]").click();
+    };
+    form.onsubmit = (event) => {
+      if (event.submitter?.value !== "ok" || !check) return;
+      try {
+        check(new FormData(form));
+      } catch (error) {
+        event.preventDefault();
+        problem.textContent = error.message;
+      }
+    };
+    dialog.onclose = () => resolve(dialog.returnValue === "ok" ? new FormData(form) : null);
+  });
+}
+
+async function question(title, label, value) {
+  const data = await ask("question", (form) => {
+    byId("question-title").textContent = title;
+    form.querySelector(".answer").hidden = value === undefined;
+    form.elements.answer.value = value ?? "";
+    form.querySelector("[value=ok]").textContent = label;
+  });
+  return data && data.get("answer");
+}
+
+// Ask until the server takes the key, then go on; or until the reader gives up.
+async function askForKey(detail, then) {
+  if (byId("key").open) return;
+  const data = await ask("key", (form) => (form.querySelector(".problem").textContent = key.get() ? detail : ""));
+  if (!data) return;
+  key.set(data.get("key").trim());
+  if (await meetServer(then)) await then?.();
+}
+
+const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
+
+async function settings() {
+  const read = (data) => Object.fromEntries(NUMBERS.map((name) => [name, readSetting(name, data.get(name))]));
+  const data = await ask(
+    "settings",
+    (form) => {
+      form.elements.system.value = current.system;
+      for (const name of NUMBERS) form.elements[name].value = current.settings[name] ?? "";
+    },
+    read,
+  );
+  if (!data) return;
+  current.system = data.get("system");
+  current.settings = read(data);
+  keepLike();
+  if (current.leaf) save(current, []);
+  refreshInspector();
+}
+
+async function exportFile() {
+  const usual = usualClasses(known);
+  const weight = (data, name) => {
+    const value = Number(data.get(`${name}-weight`));
+    if (!(value >= 0 && value <= 1e6) || !data.get(`${name}-weight`).trim())
+      throw new Error(`The weight is ${data.get(`${name}-weight`)}. Give a number from 0, such as 1 or 0.1.`);
+    return value;
+  };
+  const classes = (data) =>
+    Object.fromEntries(
+      [CHOSEN, REJECTED].map((name) => [name, { condition: data.get(`${name}-condition`).trim(), weight: weight(data, name) }]),
+    );
+  const data = await ask(
+    "export-dialog",
+    (form) => {
+      for (const [name, { condition, weight }] of Object.entries(usual)) {
+        form.elements[`${name}-condition`].value = condition;
+        form.elements[`${name}-weight`].value = weight;
+      }
+    },
+    classes,
+  );
+  if (!data) return;
+  const chosen = data.get("of") === "all" ? conversations : [current];
+  const rows = [];
+  for (const one of chosen) {
+    const all =
+      one.id === current.id
+        ? messages
+        : (open.get(one.id) ?? new Map((await store.messages(one.id)).map((message) => [message.id, message])));
+    const path = pathTo(all, one.leaf);
+    if (data.get("as") === "judged") rows.push(...judgedRows(one, all, classes(data)));
+    else if (path.some((message) => message.content)) rows.push((data.get("as") === "ours" ? ourRow : openaiRow)(one, path));
+  }
+  if (!rows.length)
+    return notice(
+      data.get("as") === "judged" ? "There is no vote and no edited answer to export yet." : "There is nothing to export yet.",
+    );
+  download(lines(rows), `ochat-${{ ours: "conversations", openai: "messages", judged: "votes" }[data.get("as")]}.jsonl`);
+}
+
+function download(text, name) {
+  const url = URL.createObjectURL(new Blob([text], { type: "application/jsonl" }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+async function importFile(file) {
+  let rows;
+  try {
+    rows = readImport(await file.text());
+  } catch (error) {
+    return notice(`${file.name} can't be imported. ${error.message}`);
+  }
+  for (const row of rows) {
+    const conversation = newConversation({ ...current, system: row.system });
+    const made = new Map();
+    for (const { role, content } of row.messages) {
+      const message = newMessage(
+        conversation,
+        conversation.leaf,
+        role,
+        content,
+        role === "assistant" ? { finish: "stop", condition: row.condition } : {},
+      );
+      made.set(message.id, message);
+      conversation.leaf = message.id;
+    }
+    conversation.title = titleOf(row.messages.find((one) => one.role === "user")?.content ?? "");
+    await save(conversation, [...made.values()]);
+    conversations = [conversation, ...conversations];
+  }
+  announce(`${rows.length} imported`);
+  await openConversation(conversations[0].id);
+}
+
+// -- start
+
+// Learn the models and conditions. Returns whether the server told them; where it wants a key, `then` is done once it has one.
+async function meetServer(then) {
+  try {
+    const [listed, conditions] = await Promise.all([getJSON("v1/models"), getJSON("v1/conditions").catch((error) => error)]);
+    models = distinctModels(listed.data);
+    known = Array.isArray(conditions?.data) && conditions.data.length ? conditions : null;
+    notice("");
+    show();
+    return true;
+  } catch (error) {
+    if (!(error instanceof ServerProblem)) throw error;
+    if (error.told.kind === "key") askForKey(error.told.detail, then);
+    else notice(`${error.told.title} ${error.told.detail}`, "Try again", () => meetServer(then));
+    return false;
+  }
+}
+
+function closeSidebar() {
+  document.body.classList.remove("menu");
+}
+
+function changeTheme() {
+  const dark =
+    (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) ===
+    "dark";
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  remember("theme", document.documentElement.dataset.theme);
+}
+
+function listen() {
+  followEnd();
+  const field = byId("prompt");
+  byId("menu-place").replaceWith(
+    iconButton("menu", "Conversations", () => document.body.classList.toggle("menu"), { id: "menu" }),
+  );
+  byId("header-tools").append(
+    iconButton("tokens", "What the model sees", () => (inspected ? closeInspector() : inspect({ message: null })), {
+      id: "inspect",
+    }),
+    iconButton("settings", "Settings", settings, { id: "open-settings" }),
+    iconButton("moon", "Light or dark", changeTheme),
+  );
+  byId("shade").onclick = closeSidebar;
+  byId("new").onclick = startConversation;
+  byId("import").onclick = () => byId("file").click();
+  byId("export").onclick = exportFile;
+  byId("file").onchange = async ({ target }) => {
+    if (target.files[0]) await importFile(target.files[0]);
+    target.value = "";
+  };
+  byId("composer").onsubmit = (event) => {
+    event.preventDefault();
+    if (isBusy() || !field.value.trim()) return;
+    const text = field.value;
+    field.value = "";
+    send(text).then(refreshInspector);
+  };
+  field.onkeydown = (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId("composer").requestSubmit();
+  };
+  let waiting;
+  field.oninput = () => {
+    if (!inspected) return;
+    clearTimeout(waiting);
+    waiting = setTimeout(refreshInspector, 300);
+  };
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+    if (isBusy()) stop();
+    else if (document.body.classList.contains("menu")) closeSidebar();
+    else if (inspected) closeInspector();
+  });
+}
+
+async function start() {
+  listen();
+  show();
+  byId("prompt").focus();
+  try {
+    store = await openStore(changedElsewhere);
+    conversations = newestFirst(await store.conversations());
+    showConversations();
+  } catch (error) {
+    notice(`This browser keeps no conversations for this page (${error.message}).`);
+  }
+  await meetServer();
+}
+
+start();

@@ -1,0 +1,61 @@
+// Requests to the server that the page came from: paths are the page's own, so that it works under any path of a proxy.
+
+import { key } from "./store.js";
+import { EventReader, brokenOff, explain, newReply, unreachable, withEvent } from "./stream.js";
+
+// Throws what explain() tells, also where there's no answer at all.
+export class ServerProblem extends Error {
+  constructor(told) {
+    super(told.title);
+    this.told = told;
+  }
+}
+
+async function ask(path, body, signal) {
+  const headers = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+  const post = body && {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { ...headers, "Content-Type": "application/json" },
+  };
+  let response;
+  try {
+    response = await fetch(new URL(path, document.baseURI), { headers, cache: "no-store", signal, ...post });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServerProblem(unreachable());
+  }
+  if (response.ok) return response;
+  throw new ServerProblem(explain(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After")));
+}
+
+export async function getJSON(path) {
+  return (await ask(path)).json();
+}
+
+export async function postJSON(path, body, signal) {
+  return (await ask(path, body, signal)).json();
+}
+
+// Calls `onReply` with the reply so far, at each piece. Returns at its end; throws ServerProblem or, when stopped, AbortError.
+export async function streamChat(body, signal, onReply) {
+  const response = await ask("v1/chat/completions", body, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const events = new EventReader();
+  let reply = newReply();
+  for (;;) {
+    let piece;
+    try {
+      piece = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ServerProblem(brokenOff());
+    }
+    if (piece.done) break;
+    for (const data of events.read(piece.value)) reply = withEvent(reply, data);
+    onReply(reply);
+    if (reply.error) throw new ServerProblem(reply.error);
+    if (reply.done) break;
+  }
+  if (!reply.done && !reply.finish) throw new ServerProblem(brokenOff());
+}

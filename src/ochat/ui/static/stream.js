@@ -1,0 +1,100 @@
+// The server's answers: from the bytes of a stream to a reply, and from a failure to words. Pure.
+
+// Pieces of text of an event stream, however they are cut -> the data of each event.
+export class EventReader {
+  #rest = "";
+
+  read(text) {
+    const lines = (this.#rest + text).split(/\r\n|\n|\r(?!$)/);
+    this.#rest = lines.pop();
+    return lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5).replace(/^ /, ""));
+  }
+}
+
+export const newReply = () => ({
+  content: "",
+  reasoning: "",
+  finish: null,
+  condition: null,
+  usage: null,
+  done: false,
+  error: null,
+});
+
+// The reply after one more event. What a chunk lacks stays as it was.
+export function withEvent(reply, data) {
+  if (data.trim() === "[DONE]") return { ...reply, done: true };
+  let chunk;
+  try {
+    chunk = JSON.parse(data);
+  } catch {
+    return reply; // a comment of a proxy
+  }
+  if (chunk.error) return { ...reply, error: explain(chunk.error.code ?? 500, JSON.stringify(chunk), null) };
+  const choice = chunk.choices?.[0];
+  const delta = choice?.delta ?? {};
+  return {
+    ...reply,
+    content: reply.content + (typeof delta.content === "string" ? delta.content : ""),
+    reasoning: reply.reasoning + (delta.reasoning_content ?? delta.reasoning ?? ""),
+    finish: choice?.finish_reason ?? reply.finish,
+    condition: chunk.condition ?? reply.condition,
+    usage: chunk.usage ?? reply.usage,
+  };
+}
+
+// Tokens, time to the first one and tokens/s after it; times in seconds. Where the server doesn't count, null.
+export function speed(usage, asked, first, last) {
+  const tokens = usage?.completion_tokens ?? null;
+  const rate = tokens > 1 && last > first ? (tokens - 1) / (last - first) : null;
+  return { tokens, promptTokens: usage?.prompt_tokens ?? null, firstAfter: first === null ? null : first - asked, rate };
+}
+
+export function speedText({ tokens, promptTokens, firstAfter, rate }) {
+  const parts = [];
+  if (tokens !== null) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
+  if (promptTokens !== null) parts.push(`prompt ${promptTokens}`);
+  if (firstAfter !== null) parts.push(`first after ${firstAfter < 9.95 ? firstAfter.toFixed(2) : firstAfter.toFixed(0)} s`);
+  if (rate !== null) parts.push(`${rate < 99.5 ? rate.toFixed(1) : rate.toFixed(0)} tokens/s`);
+  return parts.join(" · ");
+}
+
+const TOO_LONG = /context|too long|max_model_len|maximum.{0,20}length/i;
+
+// What went wrong, as {kind, title, detail}: `detail` is the server's own words, with its numbers.
+export function explain(status, body, retryAfter) {
+  let detail = body.slice(0, 2000);
+  try {
+    const parsed = JSON.parse(body);
+    const error = parsed.error ?? parsed;
+    const own = typeof error === "string" ? error : (error.message ?? error.detail ?? parsed.detail);
+    if (typeof own === "string") detail = own;
+  } catch {
+    if (/^\s*</.test(body)) detail = ""; // a proxy's page
+  }
+  const wait = retryAfter ? ` It asks to wait ${/^\d+$/.test(retryAfter) ? `${retryAfter} s` : `until ${retryAfter}`}.` : "";
+  const said = (kind, title) => ({ kind, status, title, detail });
+  if (status === 401) return said("key", "The server wants a key, and this one isn't right.");
+  if (status === 403) return said("refused", "The key doesn't allow this.");
+  if (status === 429) return said("busy", `Too many requests for this key.${wait}`);
+  if (status === 503) return said("busy", `The server's queue is full, or it is starting or stopping.${wait}`);
+  if (status === 502 || status === 504) return said("gone", "The server can't be reached.");
+  if (status === 404) return said("unknown", "The server doesn't have this.");
+  if (status === 413) return said("long", "The conversation is too large for the server.");
+  if (status === 400 && TOO_LONG.test(detail)) return said("long", "The conversation is too long for the model.");
+  if (status >= 400 && status < 500) return said("refused", "The server refused the request.");
+  return said("failed", `The server failed (${status}).`);
+}
+
+export const unreachable = () => ({
+  kind: "gone",
+  status: 0,
+  title: "The server can't be reached.",
+  detail: "Is it running? Nothing of the conversation is lost.",
+});
+export const brokenOff = () => ({
+  kind: "gone",
+  status: 0,
+  title: "The connection broke off before the reply was complete.",
+  detail: "",
+});
