@@ -41,6 +41,7 @@ COMMANDS = {
     "train run": Command("ochat.training.train", "fine-tune a model with C-RLFT"),
     "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
     "eval run": Command("ochat.evaluation.run_eval", "ask a model questions under conditions and grade its replies"),
+    "eval fetch": Command("ochat.evaluation.fetch", "the benchmarks' questions, in the original's layout"),
     "eval compare": Command("ochat.evaluation.compare", "is one evaluation better than another, or is it chance?"),
     "eval grade": Command("ochat.evaluation.grade", "grade replies from a file, strictly or as the original did"),
     "eval judge": Command("ochat.evaluation.judge", "MT-Bench and Vicuna bench scored by a judge of your choice"),
