@@ -20,7 +20,7 @@ from ochat.errors import OchatError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOCK_FILE = ".lock"
-START_SECONDS = 300
+START_SECONDS = 900  # a large checkpoint from a slow disk
 STOP_SECONDS = 40
 
 
@@ -138,7 +138,9 @@ def server(model: Path | str, port: int, log: Path, more: Sequence[str] = ()) ->
         while not _is_healthy(port):
             if process.poll() is not None or time.monotonic() - started > START_SECONDS:
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
-                raise OchatError(f"The server did not start; the end of {log}:\n" + "\n".join(lines))
+                raise OchatError(
+                    f"The server did not start in {time.monotonic() - started:.0f} s; the end of {log}:\n" + "\n".join(lines)
+                )
             time.sleep(0.5)
         print(f"  the server answers after {time.monotonic() - started:.0f} s", flush=True)
         yield Server(f"http://localhost:{port}/v1", process)
