@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,3 +172,12 @@ def test_all_solutions_of_humaneval_pass(humaneval: list[dict[str, Any]]) -> Non
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         verdicts = dict(zip([task["task_id"] for task in humaneval], pool.map(solved, humaneval), strict=True))
     assert {name: runs.reason for name, runs in verdicts.items() if runs != Runs(True, True, "")} == {}
+
+
+@pytest.mark.parametrize(
+    "reply", ["```python\nx\n```\n" * 2000, "def f(x):\n" + "    (\n" * 20_000, "```\n" * 20_000, "def (" * 20_000]
+)
+def test_looking_for_a_program_takes_no_time_that_counts(reply: str) -> None:
+    start = time.process_time()
+    find_program(HELPED["prompt"], "quarter", reply)  # type: ignore[arg-type]
+    assert time.process_time() - start < 5

@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any  # task data is what the benchmark's file holds
 
@@ -17,12 +18,15 @@ from ochat.errors import OchatError
 from ochat.evaluation.graders import program_tests
 from ochat.sandbox import run_tests
 
-SECONDS, MEMORY_MB = 180, 2048  # for all inputs; a hang ends at its input's own limit
+SECONDS, MEMORY_MB = 120, 2048  # for all inputs; a hang ends at its input's own limit
 _NEEDED = ("prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
 _FENCE = re.compile(r"^[ \t]*(?P<mark>```|~~~)[ \t]*(?P<language>[\w+-]*)[^\n]*$", re.MULTILINE)
 _OTHER_LANGUAGES = re.compile(r"(?:bash|sh|shell|text|txt|console|output|json|java|javascript|js|c|cpp|c\+\+)$", re.IGNORECASE)
 _CODE_LINE = re.compile(r"^(?:def |async def |class |import |from \w[\w.]* import |@\w)", re.MULTILINE)
-_MAX_CUT = 200  # lines dropped from the end, at most, until the rest is Python
+_MAX_BLOCKS = 50  # the last ones; a reply of more loops
+_MAX_INNER_FENCES = 8  # in a docstring, before the one that closes the block
+_MAX_LENGTH = 20_000  # characters of a program that is cut
+_MAX_CUT = 100  # lines dropped from the end, at most, until the rest is Python
 
 
 class NoTests(OchatError):
@@ -96,7 +100,7 @@ def find_program(prompt: str, entry_point: str, reply: str) -> str:
     - A function of another name, or inside a class or another function, isn't the task's."""
     reply = reply.replace("\0", "").replace("\r\n", "\n")
     before = prompt[: prompt.rindex(f"def {entry_point}")] if f"def {entry_point}" in prompt else ""
-    blocks = list(_blocks(reply)) or [reply.strip("\n").removeprefix("`").removesuffix("`")]
+    blocks = list(_blocks(reply))[-_MAX_BLOCKS:] or [reply.strip("\n").removeprefix("`").removesuffix("`")]
     trees = [_tree(block) for block in blocks]
     for at in reversed(range(len(blocks))):
         tree = trees[at]
@@ -116,11 +120,9 @@ def _blocks(reply: str) -> Iterator[str]:
     fences, at = list(_FENCE.finditer(reply)), 0
     while at < len(fences):
         opened = fences[at]
-        ends = [
-            number
-            for number in range(at + 1, len(fences))
-            if fences[number]["mark"] == opened["mark"] and not fences[number]["language"]
-        ]
+        later = range(at + 1, len(fences))
+        same = (one for one in later if fences[one]["mark"] == opened["mark"] and not fences[one]["language"])
+        ends = list(islice(same, _MAX_INNER_FENCES))
         texts = [textwrap.dedent(reply[opened.end() + 1 : fences[number].start()]) for number in ends]
         good = next((number for number, text in zip(ends, texts, strict=True) if text.strip() and _parsed(text)), None)
         closed = good if good is not None else next(iter(ends), len(fences))
@@ -136,7 +138,7 @@ def _tree(text: str) -> ast.Module | None:
     if (whole := _parsed(text)) is not None:
         return whole
     found = _CODE_LINE.search(text)
-    lines = text[found.start() :].splitlines() if found else []
+    lines = text[found.start() :][:_MAX_LENGTH].splitlines() if found else []
     for end in range(len(lines), max(0, len(lines) - _MAX_CUT), -1):
         tree = _parsed("\n".join(lines[:end]))
         if tree is not None:
