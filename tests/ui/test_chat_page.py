@@ -308,32 +308,27 @@ ATTACKS = [
 
 
 def test_nothing_that_is_written_runs(opened: Page, scripted: Scripted, tmp_path: Path) -> None:
-    for n, attack in enumerate(ATTACKS, start=1):  # in prompts and replies; the first line is the title
-        opened.click("#new")
-        ask(opened, f"say {attack}" if n % 2 else f"{attack}\nsay")
-        finished(opened, 1)
-        button(opened, "Edit the reply").click()
-        opened.locator(".editor textarea").fill(attack)
-        button(opened, "Keep").click()
+    for n, attack in enumerate(ATTACKS, start=1):  # in prompts, and in replies as they stream
+        ask(opened, f"say {attack}")
+        finished(opened, n)
+    button(replies(opened).last, "Edit the reply").click()
+    opened.locator(".editor textarea").fill("\n\n".join(ATTACKS))
+    button(opened, "Keep").click()
     rows = [
         {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": one}], "condition": one}
         for one in ATTACKS
     ]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     opened.set_input_files("#file", tmp_path / "x.jsonl")
-    expect(opened.locator("#conversations li")).to_have_count(2 * len(ATTACKS))
+    expect(opened.locator("#conversations li")).to_have_count(len(ATTACKS) + 1)  # as titles
+    foreign = "#messages :is(script, img, iframe, base, link, meta, object, embed, style, form, [onerror], [onclick], [onload])"
     for place in opened.locator("#conversations .open").all():
         place.click()
-        for link in opened.locator("#messages a").all():
-            assert re.match(r"https?://|mailto:", link.get_attribute("href") or "")
-            link.hover()
+        expect(opened.locator("#conversations .current .open")).to_have_text(place.text_content() or "")
+        expect(opened.locator(foreign)).to_have_count(0)
+        links = opened.locator("#messages a").evaluate_all("(links) => links.map((link) => link.protocol)")
+        assert set(links) <= {"http:", "https:", "mailto:"}
     assert opened.evaluate("window.marker") is None
-    assert (
-        opened.locator(
-            "#messages :is(script, img, iframe, base, link, meta, object, embed, style, [onerror], [onclick])"
-        ).count()
-        == 0
-    )
 
 
 def check_access(page: Page) -> None:
