@@ -22,6 +22,7 @@ import {
   usualClasses,
   voted,
 } from "./conversation.js";
+import { ask, question } from "./dialogs.js";
 import { announce, copyButton, h, icon, iconButton } from "./dom.js";
 import { showMessages, showReply } from "./messages.js";
 import { ServerProblem, getJSON, postJSON, streamChat } from "./server.js";
@@ -397,8 +398,9 @@ function stop() {
 async function retry(reply) {
   if (reply.error?.kind === "key" && !key.get()) return askForKey("", () => retry(reply));
   if (live.has(reply.id)) return;
-  if (!models.length && !(await meetServer(() => retry(reply)))) return;
-  reply.model ??= models[0];
+  const strange = !models.length || reply.error?.kind === "unknown"; // another server may have come in its place
+  if (strange && !(await meetServer(() => retry(reply)))) return;
+  if (!models.includes(reply.model)) reply.model = models[0];
   live.set(reply.id, new AbortController());
   open.set(current.id, messages);
   const running = generate(current, messages, reply);
@@ -531,47 +533,6 @@ function closeInspector() {
 
 function refreshInspector() {
   if (inspected) inspect({ message: null });
-}
-
-// -- dialogs: each resolves to its form's data, or null
-
-function ask(id, fill, check) {
-  const dialog = byId(id);
-  const form = dialog.querySelector("form");
-  const problem = form.querySelector(".problem");
-  if (problem) problem.textContent = "";
-  form.reset();
-  fill(form);
-  dialog.returnValue = "cancel";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    // Enter in a field presses a form's first button, which is Cancel.
-    form.onkeydown = (event) => {
-      if (event.key !== "Enter" || event.target.tagName !== "INPUT" || event.isComposing) return;
-      event.preventDefault();
-      form.querySelector("[value=ok]").click();
-    };
-    form.onsubmit = (event) => {
-      if (event.submitter?.value !== "ok" || !check) return;
-      try {
-        check(new FormData(form));
-      } catch (error) {
-        event.preventDefault();
-        problem.textContent = error.message;
-      }
-    };
-    dialog.onclose = () => resolve(dialog.returnValue === "ok" ? new FormData(form) : null);
-  });
-}
-
-async function question(title, label, value) {
-  const data = await ask("question", (form) => {
-    byId("question-title").textContent = title;
-    form.querySelector(".answer").hidden = value === undefined;
-    form.elements.answer.value = value ?? "";
-    form.querySelector("[value=ok]").textContent = label;
-  });
-  return data && data.get("answer");
 }
 
 // Ask until the server takes the key, then go on; or until the reader gives up.
