@@ -49,6 +49,9 @@ def test_with_per_sequence_loss_a_messages_tokens_share_its_weight(tmp_path: Pat
         assert n_tokens > 1
         assert each == pytest.approx(0.6 / n_tokens)
     assert Dataset(tmp_path / "data-True").weight_sums == pytest.approx([1.2])
+    # the same rows weighed otherwise are another data set
+    tokenize.main(tokenize.Options((source,), folder, tmp_path / "data-True", model_type="openchat_3.5"))
+    assert Dataset(tmp_path / "data-True").weight_sums == pytest.approx(Dataset(tmp_path / "data-False").weight_sums)
 
 
 def test_a_seed_and_an_absent_file_are_refused_with_what_to_do(tmp_path: Path, toy_folder: Callable[..., Path]) -> None:

@@ -108,6 +108,12 @@ def test_a_build_that_ended_goes_on_and_makes_only_what_changed(here: Path, caps
     capsys.readouterr()
     assert built(written(two.replace("GPT4", "GPT3") + "  min_words: 2\n")).keys() == {("GPT3", "GPT3", 1.0)}
     assert capsys.readouterr().out.count("from before") == 2
+    # a benchmark's questions
+    asked = written(two + "  questions: [asked.jsonl]\n")
+    Path("asked.jsonl").write_text('{"question": "Nobody asks this?"}\n')
+    assert built(asked).total() == 10
+    Path("asked.jsonl").write_text('{"question": "Hi"}\n')  # a user's whole message in three rows
+    assert built(asked).total() == 7
     # without cleaning
     assert built(written(two.replace("GPT4", "GPT3").replace("clean:\n", ""))).total() == 10
 

@@ -12,9 +12,9 @@ from ochat.data.blocks import prompt_hash
 
 
 def sample_key(row: Conversation) -> int:
-    """A random number of the row's prompt. It's drawn apart from what decides on held-out prompts, so that a sample holds as many of
-    them as the rest."""
-    return int.from_bytes(hashlib.blake2b(prompt_hash(row), digest_size=8, person=b"sample").digest(), "little")
+    """A random number of the row's prompt. It's hashed once more, since the hash itself decides on held-out prompts: a sample holds as
+    many of them as the rest."""
+    return int.from_bytes(hashlib.blake2b(prompt_hash(row), digest_size=8).digest(), "little")
 
 
 def keep_sample(path: Path, keys: "array[int]", n_kept: int) -> None:

@@ -50,9 +50,7 @@ def _message(given: Row) -> Row:
     said = str(given.get(role))
     if not calls and said not in CALL_ROLES | RESULT_ROLES:
         return given
-    found = {
-        name: value for name, value in given.items() if name not in ("tool_calls", "function_call", "tool_call_id", "name")
-    }
+    found = {name: value for name, value in given.items() if name not in ("tool_calls", "function_call", "tool_call_id")}
     if said in RESULT_ROLES:
         return {**found, role: "user", content: _text(given.get(content))}
     lines = "\n".join(_line(_call(call)) for call in calls)
