@@ -84,6 +84,7 @@ def test_what_cannot_be_had_is_named_and_gpqa_is_never_fetched(tmp_path: Path, c
     sources = tmp_path / "sources"
     put(sources / "FastChat/fastchat/llm_judge/data/mt_bench/question.jsonl", '{"question_id": 81, "turns": ["?"]}\n')
     put(sources / "FastChat/fastchat/llm_judge/data/mt_bench/reference_answer/gpt-4.jsonl", '{"question_id": 81}\n')
+    put(sources / "FastChat/fastchat/llm_judge/data/judge_prompts.jsonl", '{"name": "single-v1"}\n')
     sets = ("mt_bench", "vicuna_bench", "zs/gpqa", "zs/truthfulqa_orca")
     main(Options(output=tmp_path / "data", eval_sets=sets, sources=sources))
     out = capsys.readouterr().out

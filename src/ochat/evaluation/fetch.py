@@ -108,7 +108,7 @@ def main(options: Options) -> None:
                 for file, rows in build(sources):
                     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                     write_text(options.output / f"{file}.jsonl", "".join(lines))
-                    counts[name] = counts.get(name, 0) + len(rows) * ("reference" not in file)
+                    counts[name] = counts.get(name, 0) + len(rows) * ("/reference" not in file and "/judge" not in file)
             except _MissingError as error:
                 missing[name] = str(error)
             except (KeyError, TypeError, ValueError, LookupError) as error:
@@ -236,8 +236,13 @@ def _hub_file(sources: Path, dataset: str, path: str) -> Path:
 
 def _chats(kind: str) -> Callable[[Path], _Files]:
     def build(sources: Path) -> _Files:
-        for name in ("question", "reference_answer/gpt-4"):
-            yield f"{kind}/{name}", _lines(_file(sources, "FastChat", f"fastchat/llm_judge/data/{kind}/{name}.jsonl"))
+        folder = "fastchat/llm_judge/data"
+        yield f"{kind}/question", _lines(_file(sources, "FastChat", f"{folder}/{kind}/question.jsonl"))
+        yield (
+            f"{kind}/reference_answer/gpt-4",
+            _lines(_file(sources, "FastChat", f"{folder}/{kind}/reference_answer/gpt-4.jsonl")),
+        )
+        yield f"{kind}/judge_prompts", _lines(_file(sources, "FastChat", f"{folder}/judge_prompts.jsonl"))
 
     return build
 
