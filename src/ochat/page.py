@@ -148,7 +148,7 @@ th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px s
 tr > :first-child { text-align: left } tr:first-child th { color: #555; vertical-align: bottom }
 details td, details th { text-align: left; overflow-wrap: anywhere }
 ul.warnings { list-style: none; padding: 0 } .warnings li { border-left: 4px solid #d55e00; padding: .1rem 0 .1rem .8rem; margin: .8rem 0 }
-.warnings span { color: #555 } .name { white-space: nowrap } .wide svg { min-width: 34rem } .text td { text-align: left }
+.warnings span { color: #555 } .name, .note code { white-space: nowrap } .wide svg { min-width: 34rem } .text td { text-align: left }
 .note { color: #555; font-size: .9rem } .legend { margin: .2rem 0; font-size: .9rem }
 .legend span { margin-right: 1.2rem; white-space: nowrap }
 i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em }

@@ -176,6 +176,24 @@ def test_a_data_set_folder_tells_what_it_can(
     assert zipped["classes"].keys() == of_rows["classes"].keys()
 
 
+def test_a_data_set_whose_messages_count_alike_keeps_its_class_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], toy_folder: Callable[..., Path]
+) -> None:
+    rows = [row("a", LONG), row("b", "short"), row("c", LONG, "poor", 0.1), row("d", "words", "poor", 0.1)]
+    path, folder = written(tmp_path / "rows.jsonl", *rows), toy_folder("openchat_3.5")
+    tokenize(TokenizeOptions((path,), str(folder), tmp_path / "data", per_message_loss=True))
+    value = found(capsys, tmp_path / "data")
+    weights = value["classes"]["poor"]["weights"]
+    assert (weights["class_weight"], weights["message_weight"]) == pytest.approx((0.1, 1.0))
+    assert weights["loss_share"] == pytest.approx(0.1 / 1.1)  # two messages of each, whatever their lengths
+    assert value["what_if"]["1.0"]["poor"] == pytest.approx(0.5)
+
+
+def test_the_licences_of_known_data_sets_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = found(capsys, written(tmp_path / "rows.jsonl", row("a", "b", "metamath"), row("a", "c", "mine")))
+    assert [value["classes"][name]["licence"] for name in ("metamath", "mine")] == ["MIT", ""]
+
+
 class Page(HTMLParser):
     """The tags, attributes and words of a page."""
 

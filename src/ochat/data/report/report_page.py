@@ -173,8 +173,8 @@ def _what_if(found: Findings, colours: Colours) -> Iterator[str]:
 
 def _lengths(found: Findings, colours: Colours, table: RowTable) -> Iterator[str]:
     def histogram(values: Array, label: str) -> "Draw":
-        top = max(2, int(values.max(initial=2)))
-        edges = np.unique(np.round(np.geomspace(1, top + 1, N_BINS)))
+        low = max(1, int(values.min(initial=1 << 30)))
+        edges = np.unique(np.round(np.geomspace(low, max(low + 1, int(values.max(initial=1)) + 1), N_BINS)))
 
         def draw(axes: "Axes") -> None:
             for name, colour in colours.items():

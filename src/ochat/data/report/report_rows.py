@@ -27,6 +27,7 @@ from ochat.data.report.report_page import report_page
 from ochat.data.report.row_table import Measure, RowTable, TableMaker, in_letters, in_tokens, measured, of_dataset
 from ochat.data.report.shares import losses_of_run, weight_for_share
 from ochat.data.report.texts import Duplicates, Samples, Texts, find_duplicates
+from ochat.data.sets import SETS
 from ochat.errors import DataError, OchatError, require
 from ochat.files import make_folder, write_text
 from ochat.hub import TOKENIZER_FILES, model_folder
@@ -55,7 +56,7 @@ class Options:
     best: tuple[str, ...] = ()
     """the good classes, whatever they weigh; the heaviest when left out"""
     licences: dict[str, str] = field(default_factory=dict)
-    """the classes' licences: CLASS LICENCE CLASS LICENCE …"""
+    """the classes' licences: CLASS LICENCE CLASS LICENCE …; those of known data sets' classes are known"""
     run: Path | None = None
     """folder of a training run on this data, whose losses make the shares of the loss exact"""
     json: bool = False
@@ -153,7 +154,7 @@ def main(options: Options) -> None:
         default_condition=kind.format.default_condition if kind and kind.format.takes_condition else None,
         max_tokens=max_tokens,
         meta=meta,
-        licences=options.licences,
+        licences=known_licences() | options.licences,
         weights=weights,
         losses=losses_of_run(options.run, table.class_names) if options.run else None,
         best=options.best,
@@ -172,6 +173,11 @@ def main(options: Options) -> None:
 def title(inputs: Sequence[Path]) -> str:
     """What the data is called."""
     return inputs[0].name + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
+
+
+def known_licences() -> dict[str, str]:
+    """The licences of the known data sets, by the names of their classes."""
+    return {of_class.name: one.licence for one in SETS for of_class in one.classes}
 
 
 def check_names(options: Options, known: Sequence[str]) -> None:

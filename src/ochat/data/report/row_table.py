@@ -1,7 +1,8 @@
 """A line of numbers for each row: what it brings to the loss, and how long it is. All that the report tells of weights and lengths
 is counted from this table, whether it comes of conversations or of a data-set folder.
 
-The numbers are those that training works with: a row is cut to the most tokens, and its first token is predicted by nothing.
+The numbers are those that training works with: a row is cut to the most tokens. Its first token, which nothing predicts, is a mark and
+weighs nothing.
 A row costs 52 bytes of memory, whatever its text."""
 
 from collections import Counter
@@ -102,15 +103,16 @@ class TableMaker:
         if condition not in known and len(known) < MAX_WEIGHTS:
             known.append(condition)
 
-    def add(self, classes: Array, prompts: Array, runs: Runs) -> None:
-        """Add rows: their classes' numbers, their prompts' hashes, their runs."""
+    def add(self, classes: Array, prompts: Array, runs: Runs, *, per_message: bool = False) -> None:
+        """Add rows: their classes' numbers, their prompts' hashes, their runs. With `per_message` each message's weight has been
+        divided by its tokens."""
         starts, weights = runs.starts, runs.weights.astype(np.float32).astype(np.float64)  # as they are stored
         ends = np.cumsum(runs.lengths)
         n_runs = np.diff(starts, append=len(ends))
         before = np.repeat((ends - runs.lengths)[starts], n_runs)
         kept = np.diff(np.minimum(ends - before, self._max_tokens), prepend=0)
         kept[starts] = np.minimum(runs.lengths[starts], self._max_tokens)
-        learns, first = weights > 0, weights[starts]
+        learns = weights > 0
 
         def sums(values: Array) -> Array:
             return np.add.reduceat(values, starts)
@@ -119,17 +121,18 @@ class TableMaker:
             "classes": classes,
             "uncut": sums(runs.lengths),
             "lengths": sums(kept),
-            "learned": sums(kept * learns) - (first > 0),
+            "learned": sums(kept * learns),
             "replies": sums(kept * runs.are_replies),
-            "weight_sums": sums(kept * weights) - first,
-            "square_sums": sums(kept * weights**2) - first**2,
+            "weight_sums": sums(kept * weights),
+            "square_sums": sums(kept * weights**2),
             "n_replies": sums(runs.are_replies.astype(np.int64)),
             "prompts": prompts,
         }
         for name, kind in _KINDS.items():
             self._parts[name].append(np.asarray(values[name]).astype(kind))
         said = runs.are_replies | learns
-        self._add_weights(np.repeat(classes, n_runs)[said], runs.weights[said])
+        of_messages = runs.weights * np.where(per_message, runs.lengths, 1)
+        self._add_weights(np.repeat(classes, n_runs)[said], of_messages[said])
 
     def _add_weights(self, classes: Array, weights: Array) -> None:
         for number in np.unique(classes).tolist():
@@ -217,7 +220,7 @@ def of_dataset(folder: Path) -> RowTable:
     for shard in sorted(folder.glob("train-*.parquet")):
         try:
             for batch in pq.ParquetFile(shard).iter_batches(columns=list(_COLUMNS)):
-                _add_stored(maker, batch)
+                _add_stored(maker, batch, per_message=meta.get("per_message_loss", False))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{folder}: a shard can't be read ({error}). Run `ochat data tokenize` again.") from error
     for name, conditions in meta.get("class_conditions", {}).items():
@@ -229,7 +232,7 @@ def of_dataset(folder: Path) -> RowTable:
     return table
 
 
-def _add_stored(maker: TableMaker, batch: pa.RecordBatch) -> None:
+def _add_stored(maker: TableMaker, batch: pa.RecordBatch, *, per_message: bool) -> None:
     """Add rows as a data-set folder has them. What isn't learned isn't told from a prompt there, so only learned runs count as
     replies."""
     lengths, weights = (batch[name].flatten().to_numpy() for name in ("run_lengths", "run_weights"))
@@ -238,4 +241,4 @@ def _add_stored(maker: TableMaker, batch: pa.RecordBatch) -> None:
     numbers = np.array([maker.class_number(name) for name in encoded.dictionary.to_pylist()])
     hashes = b"".join(hash[:8] for hash in batch["prompt_hash"].to_pylist())
     runs = Runs(lengths.astype(np.int64), weights, weights > 0, np.cumsum(n_runs) - n_runs)
-    maker.add(numbers[encoded.indices.to_numpy()], np.frombuffer(hashes, "<u8"), runs)
+    maker.add(numbers[encoded.indices.to_numpy()], np.frombuffer(hashes, "<u8"), runs, per_message=per_message)
