@@ -52,8 +52,15 @@ def test_each_reply_has_its_line_in_the_files_order(name: str, tmp_path: Path, c
 def test_the_originals_version_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"task_type": "fs_cothub/bbh", "task_data": {"options": None, "label": ["True"]}, "response": "the answer is "}
     path = file_of(tmp_path / "replies.jsonl", row)
-    for version, matched in (("3.5.1", False), ("3.6.1", True)):
+    for version, matched in (("3.5.1", False), ("3.6.1", True)):  # 3.5.1 raised
         assert graded(capsys, path, "--grader", "compatible", "--compat", version)[0]["is_matched"] is matched
+
+
+def test_math_and_code_need_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    math = {"task_type": "zs/math", "task_data": {"_metadata": {"solution": "\\boxed{5}"}}, "response": "The answer is 5"}
+    code = CODE | {"task_data": {"_metadata": CODE["task_data"]["_metadata"]}, "response": "def f(x): pass"}  # type: ignore[index]
+    path = file_of(tmp_path / "replies.jsonl", math, code)
+    assert [line["is_correct"] for line in graded(capsys, path, "--grader", "compatible")] == [True, False]
 
 
 def test_without_json_a_table_counts_by_task_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,9 @@ def _row(place: str, value: object) -> tuple[str, dict[str, Any], str | None]:
             raise DataError(f"{place}: not an object. A line is {{{', '.join(_KEYS)}}}.")
     if task_type not in TASK_TYPES:
         raise DataError(f"{place}: unknown task_type {task_type!r}. Known: {', '.join(TASK_TYPES)}.")
-    metadata, label, options = task.get("_metadata"), task.get("label"), task.get("options")
+    # what is right of MATH and of code stands in _metadata
+    unlabelled = "" if task_type.startswith("coding/") else [True] if task_type.endswith("/math") else None
+    metadata, label, options = task.get("_metadata"), task.get("label", unlabelled), task.get("options")
     lacking = [name for name in _METADATA.get(task_type, ()) if not isinstance(metadata, dict) or name not in metadata]
     if lacking:
         raise DataError(f"{place}: task_data has no _metadata.{lacking[0]}. Give the question's line of the benchmark's file.")
@@ -152,7 +154,7 @@ def _row(place: str, value: object) -> tuple[str, dict[str, Any], str | None]:
         raise DataError(
             f"{place}: task_data has no label, or options that are no texts. Give the question's line of the benchmark's file."
         )
-    return task_type, task | {"options": options}, reply
+    return task_type, task | {"options": options, "label": label}, reply
 
 
 def _tests(data_path: Path) -> dict[str, dict[str, Any]]:
