@@ -13,7 +13,7 @@ import tyro
 from ochat.errors import OchatError
 from ochat.evaluation.results import Row, Run, find_runs
 from ochat.evaluation.statistics import Estimate, mcnemar, mean_paired_difference, mean_share, share
-from ochat.evaluation.tasks import BENCHMARKS
+from ochat.evaluation.tasks import BENCHMARKS, PLUS
 from ochat.files import write_json
 
 OVERALL = "mean of benchmarks"
@@ -59,6 +59,7 @@ def differences(first: Run, run: Run) -> list[Difference]:
             only_new = sum(new.correct > old.correct for old, new in both)
             one = Difference(benchmark, one.n, one.accuracy, _difference([both]), mcnemar(only_first, only_new))
         rows.append(one)
+    pairs.pop(BENCHMARKS[PLUS].name, None)  # the same replies as HumanEval's
     if len(pairs) > 1:
         accuracy = mean_share([[new.correct for _, new in both] for both in pairs.values()])
         difference = None if run is first else _difference(list(pairs.values()))

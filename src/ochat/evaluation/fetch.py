@@ -20,7 +20,7 @@ from typing import Any  # what the benchmarks' files hold
 from ochat.conversation import read_json_lines
 from ochat.errors import DataError, OchatError
 from ochat.evaluation import prompts
-from ochat.evaluation.tasks import BENCHMARKS, OWN, PRIVATE
+from ochat.evaluation.tasks import BENCHMARKS, OWN, PLUS, PRIVATE
 from ochat.files import make_folder, new_file, write_text
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -75,7 +75,7 @@ class Options:
     is downloaded into it. When left out, the original's package is taken"""
 
     def __post_init__(self) -> None:
-        known = [folder for folder in BENCHMARKS if folder != OWN]
+        known = [folder for folder in BENCHMARKS if folder not in (OWN, PLUS)]
         for given in self.eval_sets:
             if given not in known:
                 raise OchatError(f"--eval-sets {given}: unknown. Known: {', '.join(known)}.")
@@ -86,7 +86,7 @@ class _MissingError(Exception):
 
 
 def main(options: Options) -> None:
-    wanted = [name for name in BENCHMARKS if name != OWN and (not options.eval_sets or name in options.eval_sets)]
+    wanted = [name for name in BENCHMARKS if name not in (OWN, PLUS) and (not options.eval_sets or name in options.eval_sets)]
     missing = {}
     if PRIVATE in wanted:
         wanted.remove(PRIVATE)

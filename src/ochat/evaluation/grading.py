@@ -15,7 +15,7 @@ from ochat.evaluation.graders.choice import grade_choice
 from ochat.evaluation.graders.grade import Grade
 from ochat.evaluation.graders.number import grade_number
 from ochat.evaluation.journal import Reply
-from ochat.evaluation.tasks import CHATS, OWN, Task
+from ochat.evaluation.tasks import CHATS, OWN, PLUS, Task
 from ochat.questions import Question
 
 Compat = Literal["3.5.1", "3.6.1"]
@@ -30,6 +30,7 @@ class Graded:
 
     strict: Grade
     compatible: Grade | None = None
+    plus: Grade | None = None  # HumanEval+'s
 
 
 def grade(task: Task, reply: str, compat: Compat) -> Graded:
@@ -37,9 +38,10 @@ def grade(task: Task, reply: str, compat: Compat) -> Graded:
     if task.task_type == OWN:
         question = Question.model_validate(task.data)
         return Graded(grade_choice(question, reply) if question.options else grade_number(question, reply))
+    if task.task_type == "coding/humaneval":
+        plus = check(PLUS, task.data, reply, grader="strict")
+        return Graded(plus if plus.correct else check(task.task_type, task.data, reply, grader="strict"), plus=plus)
     strict = check(task.task_type, task.data, reply, grader="strict")
-    if task.task_type.startswith("coding"):
-        return Graded(strict)
     return Graded(strict, check(task.task_type, task.data, reply, grader=version(task, compat)))
 
 

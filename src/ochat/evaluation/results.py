@@ -6,7 +6,7 @@ it. So results of different days and models can be read together."""
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ochat.conversation import read_json_lines
@@ -14,7 +14,7 @@ from ochat.errors import DataError, OchatError
 from ochat.evaluation.grading import Graded
 from ochat.evaluation.journal import TOO_LONG, Reply
 from ochat.evaluation.statistics import Estimate, share
-from ochat.evaluation.tasks import BENCHMARKS, OWN, PRIVATE, Task, shown
+from ochat.evaluation.tasks import BENCHMARKS, OWN, PLUS, PRIVATE, Task, shown
 from ochat.files import write_json, write_text
 
 CONFIG_FILE, JOURNAL_FILE, GRADES_FILE, SUMMARY_FILE = "config.json", "replies.jsonl", "grades.jsonl", "summary.json"
@@ -109,28 +109,30 @@ def count(rows: Sequence[Row]) -> Count:
 
 
 def make_rows(tasks: Sequence[Task], replies: Sequence[Sequence[Reply]], grades: dict[int, Graded]) -> list[Row]:
-    """A row for each graded task, in the tasks' order. Of GPQA it holds neither question nor reply, which may repeat it."""
+    """A row for each graded task, in the tasks' order; HumanEval has two. Of GPQA it holds neither question nor reply, which may repeat it."""
     rows = []
     for index, (task, question) in enumerate(zip(tasks, shown(tasks), strict=True)):
         if index in grades:
             reply, graded = replies[index][-1], grades[index]
             private = task.task_type == PRIVATE
-            rows.append(
-                Row(
-                    question=question,
-                    reply="" if private else reply.text,
-                    answer="" if task.task_type.startswith("coding") else graded.strict.answer,
-                    found=graded.strict.found,
-                    correct=graded.strict.correct,
-                    task_type=task.task_type,
-                    task_name=task.task_name,
-                    row=task.row,
-                    label="" if private else _target(task),
-                    finish=reply.finish,
-                    n_tokens=reply.n_tokens,
-                    compatible=graded.compatible.correct if graded.compatible else None,
-                )
+            row = Row(
+                question=question,
+                reply="" if private else reply.text,
+                answer="" if graded.plus else graded.strict.answer,
+                found=graded.strict.found,
+                correct=graded.strict.correct,
+                task_type=task.task_type,
+                task_name=task.task_name,
+                row=task.row,
+                label="" if private else _target(task),
+                finish=reply.finish,
+                n_tokens=reply.n_tokens,
+                compatible=graded.compatible.correct if graded.compatible else None,
             )
+            rows.append(row)
+            if graded.plus:
+                name = task.task_name.replace(task.task_type, PLUS)
+                rows.append(replace(row, task_type=PLUS, task_name=name, correct=graded.plus.correct, n_tokens=0))
     return rows
 
 

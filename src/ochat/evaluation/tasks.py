@@ -16,6 +16,7 @@ from ochat.evaluation.graders.number import value as number
 from ochat.questions import read_questions
 
 GENERAL, MATHEMATICS = "GPT4 Correct", "Math Correct"
+PLUS = "coding/humaneval+"  # HumanEval's replies on EvalPlus's inputs too: graded, not asked again
 OWN = "questions"  # the task type of a user's own questions
 CHATS = ("mt_bench", "vicuna_bench")  # judged, not graded; FastChat's form
 PRIVATE = "zs/gpqa"  # its authors ask that no question stands anywhere in plain text
@@ -44,6 +45,7 @@ BENCHMARKS = {
         Benchmark("zs/math", "MATH", MATHEMATICS, 1024),
         Benchmark("fs_cothub/math", "MATH, 4-shot", MATHEMATICS, 1024, _NEXT_QUESTION),
         Benchmark("coding/humaneval", "HumanEval", GENERAL, 1024),
+        Benchmark(PLUS, "HumanEval+", GENERAL, 1024),
         Benchmark(PRIVATE, "GPQA", GENERAL, 1024),
         Benchmark("fs_cothub/bbh", "BBH CoT", GENERAL, 512, _NEXT_QUESTION),
         Benchmark("fs_cothub/gsm8k", "GSM8K", MATHEMATICS, 512, _NEXT_QUESTION),
