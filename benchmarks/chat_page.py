@@ -4,7 +4,7 @@
     python benchmarks/chat_page.py --url http://localhost:18888/ --screenshot docs/images/chat-page.png
 
 It opens the page of a server that runs, in Debian's Chromium. `--screenshot` takes the picture of the documents instead: the quickstart's model, asked under both
-of its conditions. Figures are of this machine and browser: results/chat_page.md."""
+of its conditions. Figures are of this machine and browser."""
 
 import argparse
 import json
@@ -66,6 +66,10 @@ def screenshot(browser: Browser, url: str, file: Path, scheme: str, width: int, 
         page = context.new_page()
         page.set_default_timeout(120_000)
         page.goto(url)
+        page.wait_for_selector("#add-lane")
+        page.click("#open-settings")
+        page.fill("#settings [name=temperature]", "0")
+        page.keyboard.press("Enter")
         page.click("#add-lane")
         page.fill("#prompt", PROMPT)
         page.keyboard.press("Enter")
@@ -90,7 +94,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--screenshot", type=Path, help="take the picture, and measure nothing")
     parser.add_argument("--scheme", choices=["light", "dark"], default="light")
-    parser.add_argument("--size", type=int, nargs=2, default=(1280, 760), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size", type=int, nargs=2, default=(1440, 700), metavar=("WIDTH", "HEIGHT"))
     options = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])

@@ -224,6 +224,8 @@ def body(message: str) -> str:
     [
         (401, body("Give a key"), "key", "wants a key", "Give a key"),
         (400, body("maximum context length is 8192 tokens, got 9000"), "long", "too long for the model", "8192"),
+        (400, body("the request exceeds the available context size (4096)"), "long", "too long for the model", "4096"),
+        (400, body("max_tokens=99 cannot be greater than max_model_len=8"), "refused", "refused", "max_tokens"),
         (400, body("temperature must be positive"), "refused", "refused", "temperature"),
         (429, body("slow down"), "busy", "Too many requests for this key. It asks to wait 7 s.", "slow down"),
         (503, body("queue"), "busy", "queue is full", "queue"),

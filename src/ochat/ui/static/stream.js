@@ -59,7 +59,7 @@ export function speedText({ tokens, promptTokens, firstAfter, rate }) {
   return parts.join(" · ");
 }
 
-const TOO_LONG = /context|too long|max_model_len|maximum.{0,20}length/i;
+const TOO_LONG = /context (length|size|window)|too long/i;
 
 // What went wrong, as {kind, title, detail}: `detail` is the server's own words, with its numbers.
 export function explain(status, body, retryAfter) {
