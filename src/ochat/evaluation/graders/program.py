@@ -18,7 +18,7 @@ from ochat.errors import OchatError
 from ochat.evaluation.graders import program_tests
 from ochat.sandbox import run_tests
 
-SECONDS, MEMORY_MB = 120, 2048  # for all inputs; a hang ends at its input's own limit
+SECONDS, MEMORY_MB = 180, 2048  # for all inputs; a hang ends at its input's own limit
 _NEEDED = ("prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
 _FENCE = re.compile(r"^[ \t]*(?P<mark>```|~~~)[ \t]*(?P<language>[\w+-]*)[^\n]*$", re.MULTILINE)
 _OTHER_LANGUAGES = re.compile(r"(?:bash|sh|shell|text|txt|console|output|json|java|javascript|js|c|cpp|c\+\+)$", re.IGNORECASE)
