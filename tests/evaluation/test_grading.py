@@ -6,7 +6,7 @@ from sandboxes import needs_sandbox
 from ochat.evaluation.grading import grade
 from ochat.evaluation.journal import Reply
 from ochat.evaluation.results import make_rows
-from ochat.evaluation.tasks import Task
+from ochat.evaluation.tasks import PRIVATE, Task
 
 METADATA = {
     "task_id": "HumanEval/0",
@@ -34,3 +34,12 @@ def test_a_program_counts_for_humaneval_and_for_humaneval_plus(body: str, correc
     assert [row.task_type for row in rows] == ["coding/humaneval", "coding/humaneval+"]
     assert [row.correct for row in rows] == correct
     assert [row.compatible for row in rows] == [None, None]
+
+
+def test_of_gpqa_neither_question_nor_reply_is_filed_with_its_grade() -> None:
+    data = {"question": "secret", "label": ["(A)"], "options": ["(A)", "(B)"]}
+    task = Task(PRIVATE, "zs/gpqa/diamond", 0, ("secret",), data)
+    reply = "The secret. The correct answer is (A)"
+    (row,) = make_rows([task], [[Reply(reply)]], {0: grade(task, reply, "3.6.1")})
+    assert row.correct
+    assert "secret" not in repr(row)
