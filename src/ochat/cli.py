@@ -35,6 +35,7 @@ COMMANDS = {
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),
     "model add-tokens": Command("ochat.model.add_tokens", "give a base model the control tokens of a model type"),
     "model merge": Command("ochat.model.merge", "a LoRA adapter and its base -> one model"),
+    "model export": Command("ochat.model.export", "a model as a GGUF file, for llama.cpp"),
     "model card": Command("ochat.model.card", "make a checkpoint's README.md again"),
     "model push": Command("ochat.model.push", "upload a checkpoint to the hub"),
     "template show": Command("ochat.template_show", "text, tokens and weights of conversations"),
