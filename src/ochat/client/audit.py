@@ -22,7 +22,7 @@ from ochat.client.check_fields import check_fields
 from ochat.client.check_routes import check_routes
 from ochat.client.check_tokens import check_tokens
 from ochat.client.connection import Server, served_models
-from ochat.client.subject import Finding, Subject
+from ochat.client.subject import Finding, Subject, field
 from ochat.errors import OchatError
 
 CHECKS: dict[str, Callable[[Subject], Iterator[Finding]]] = {
@@ -84,7 +84,7 @@ def make_subject(options: Options) -> Subject:
     if not named:
         listed = ", ".join(model["id"] for model in models) or "none"
         raise OchatError(f"{server.url} doesn't list a model {options.model!r}. It lists: {listed}. Choose with --model.")
-    context = named[0].get("max_model_len")
+    context = named[0].get("max_model_len") or field(named[0], "meta", "n_ctx_train")  # of vLLM and of llama.cpp
     subject = Subject(server, named[0]["id"], context if isinstance(context, int) else None)
     answer = subject.chat()
     if not answer.ok:
