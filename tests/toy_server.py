@@ -1,4 +1,5 @@
-"""A small OpenAI-compatible server without a model, right in everything but the faults that it's given.
+"""A small OpenAI-compatible server without a model, right in everything but the faults that it's given. ("metrics" is none: it
+then tells how many requests are at work.)
 
 A token of its prompts is a letter; its replies are words made of the seed. All requests share one engine, which makes a word in
 some milliseconds."""
@@ -41,6 +42,7 @@ class Toy:
     faults: frozenset[str]
     asked: list[dict[str, Any]] = field(default_factory=list)
     engine: threading.Lock = field(default_factory=threading.Lock)
+    at_work: set[threading.Thread] = field(default_factory=set)
 
 
 def check(body: Any, faults: frozenset[str]) -> None:
@@ -93,8 +95,8 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def answer(self, status: int, value: object) -> None:
-        data = json.dumps(value).encode()
+    def answer(self, status: int, value: object, as_json: bool = True) -> None:
+        data = json.dumps(value).encode() if as_json else str(value).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Content-Type", "application/json")
@@ -117,8 +119,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(200, {"data": [{"id": "toy", "max_model_len": 5000}]})
             elif (self.command, path) == ("GET", "/v1/conditions"):
                 self.answer(200, {"data": [{"id": name} for name in CONDITIONS]})
+            elif path == "/metrics" and "metrics" in faults:
+                self.answer(200, f"\nllamacpp:requests_processing {len(self.toy.at_work)}\n", as_json=False)
             elif self.command == "POST" and (path == "/v1/chat/completions" or is_open):
-                self.chat(data)
+                self.toy.at_work.add(threading.current_thread())
+                try:
+                    self.chat(data)
+                finally:
+                    self.toy.at_work.discard(threading.current_thread())
             else:
                 raise Refused(404, "no such path")
         except Refused as refused:

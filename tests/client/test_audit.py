@@ -51,6 +51,13 @@ def test_a_fault_is_found_and_its_remedy_told(topic: str, fault: str, check: str
     assert finding.remedy
 
 
+@pytest.mark.parametrize(("faults", "verdict"), [(["metrics"], "pass"), (["metrics", "goes on"], "fail")])
+def test_a_servers_own_count_of_its_work_is_believed(faults: list[str], verdict: str) -> None:
+    found = audit("cancellation", *faults)["a stream that is hung up on"]
+    assert found.verdict == verdict
+    assert found.found.startswith("/metrics counts 0 at work, 8 with long replies")
+
+
 def test_faults_end_it_with_a_status_of_their_own_and_json_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
     with toy_server("shape") as toy, pytest.raises(SystemExit) as ended:
         main(Options(toy.url, key=KEY, only=("errors",), json=True))

@@ -1,4 +1,9 @@
+from collections.abc import Iterable
+from typing import Literal
+
 import pytest
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from ochat.serving.messages import read_messages
 
@@ -20,6 +25,15 @@ def test_system_and_developer_messages_at_the_start_are_one_system_text() -> Non
 def test_text_parts_are_joined_even_when_they_can_be_read_only_once() -> None:
     parts = iter([{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}])
     assert read_messages([{"role": "user", "content": parts}], "").items[0].content == "a\nb"
+
+
+def test_a_part_that_vllm_does_not_know_is_refused_without_its_insides() -> None:
+    class Part(TypedDict):
+        type: Literal["text"]
+
+    parts = TypeAdapter(Iterable[Part]).validate_python([{"type": "smell"}])  # as vLLM's requests hold them
+    with pytest.raises(ValueError, match=r"^messages\[0\].content has a part of no known type"):
+        read_messages([{"role": "user", "content": parts}], "")
 
 
 @pytest.mark.parametrize(

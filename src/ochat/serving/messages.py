@@ -22,8 +22,12 @@ def _text(content: object, place: str) -> str:
         return content
     if not isinstance(content, Iterable) or isinstance(content, Mapping):
         raise ValueError(f"{place}.content is {content!r}. Give a string, or a list of text parts.")
+    try:
+        parts = list(content)
+    except ValidationError as error:  # vLLM compares parts with those that it knows as they are read
+        raise ValueError(f"{place}.content has a part of no known type. This model reads text alone: leave it out.") from error
     texts: list[str] = []
-    for part in content:
+    for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if kind not in _TEXT_PARTS:
             raise ValueError(f"{place}.content has a part of type {kind!r}. This model reads text alone: leave the part out.")
