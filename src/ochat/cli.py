@@ -48,6 +48,9 @@ COMMANDS = {
     "eval judge": Command("ochat.evaluation.judge", "MT-Bench and Vicuna bench scored by a judge of your choice"),
     "eval view": Command("ochat.evaluation.view_results", "tables like the model card's, and a page of every reply"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
+    "keys create": Command("ochat.serving.keys_create", "make a client's key for the server, with limits"),
+    "keys list": Command("ochat.serving.keys_list", "whose keys there are"),
+    "keys revoke": Command("ochat.serving.keys_revoke", "take a key back; a running server knows within a second"),
     "chat": Command("ochat.client.chat", "chat in the terminal with any OpenAI-compatible server"),
     "audit": Command(
         "ochat.client.audit", "what an OpenAI-compatible server does with strangers, forged tokens and bad requests"

@@ -1,15 +1,10 @@
 """One server for all tests that need one: starting it takes most of their time."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Server, environment, free_port, wait_until_ready
+from live_server import Server, running
 
 from ochat.registry import model_type
 
@@ -41,18 +36,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, openchat_folder: Path) 
 @pytest.fixture(scope="session")
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The card's server, its old options included."""
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(checkpoint), "--port", str(port)]
-    command += ["--engine-use-ray", "--worker-use-ray", "--disable-log-requests", "--kv-cache-memory-bytes", str(2**26)]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(), start_new_session=True)
-    try:
-        wait_until_ready(process, f"http://localhost:{port}", log)
-        yield Server(f"http://localhost:{port}", log)
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        with contextlib.suppress(ProcessLookupError):  # helpers may outlive it
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(60)
+    options = ["--engine-use-ray", "--worker-use-ray", "--disable-log-requests", "--disable-log-stats"]
+    with running(tmp_path_factory.mktemp("server"), checkpoint, *options) as (started, _):
+        yield started

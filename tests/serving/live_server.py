@@ -1,15 +1,22 @@
 """Start the server as a user does, in a process of its own, and talk to it."""
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from ochat.serving.keys import Key, hashed, make_key, read_keys, write_keys
 
 START_SECONDS = 300  # half a minute on two free cores, minutes beside other work
 
@@ -18,11 +25,26 @@ START_SECONDS = 300  # half a minute on two free cores, minutes beside other wor
 class Server:
     url: str
     log: Path
+    keys: Path  # its file of keys
+    usage: Path  # its usage log
+    key: str = ""  # one without limits
 
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=60)
+    def headers(self, key: str | None = None) -> dict[str, str]:
+        """Those that give a key, its own for None; none for ""."""
+        key = self.key if key is None else key
+        return {"authorization": f"Bearer {key}"} if key else {}
 
-    def chat(self, content: str = "Hello", **body: Any) -> httpx.Response:
+    def get(self, path: str, key: str | None = None) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", headers=self.headers(key), timeout=60)
+
+    def post(self, path: str, key: str | None = None, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, headers=self.headers(key), timeout=60)
+
+    def stream(self, path: str, key: str | None = None, **body: Any) -> AbstractContextManager[httpx.Response]:
+        body = {"model": "tiny", "stream": True, **body}
+        return httpx.stream("POST", f"{self.url}{path}", json=body, headers=self.headers(key), timeout=60)
+
+    def chat(self, content: str = "Hello", key: str | None = None, **body: Any) -> httpx.Response:
         """A chat request that tells its prompt ids; `messages` in the body replaces the content."""
         given = {
             "model": "openchat_3.5",
@@ -30,7 +52,33 @@ class Server:
             "max_tokens": 3,
             "return_token_ids": True,
         }
-        return self.post("/v1/chat/completions", **{**given, **body})
+        return self.post("/v1/chat/completions", key, **{**given, **body})
+
+    def add_key(self, name: str, **limits: Any) -> str:
+        """A new key, which the server knows when this returns."""
+        key = make_key()
+        write_keys(self.keys, [*read_keys(self.keys), Key(name=name, sha256=hashed(key), **limits)])
+        wait_for(lambda: self.get("/v1/models", key).is_success)
+        return key
+
+    def usage_of(self, request_id: str) -> dict[str, Any]:
+        """The usage log's line for a request, which may be written a moment after its reply."""
+
+        def lines() -> list[dict[str, Any]]:
+            rows = map(json.loads, self.usage.read_text(encoding="utf-8").splitlines())
+            return [row for row in rows if row["id"] == request_id]
+
+        wait_for(lambda: bool(lines()))
+        (row,) = lines()
+        return row
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Return when it holds; fail where that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.05)
 
 
 def environment() -> dict[str, str]:
@@ -55,3 +103,27 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
             if httpx.get(f"{url}/health", timeout=5).is_success:
                 return
     raise AssertionError(f"not ready after {START_SECONDS} s:\n{log.read_text()}")
+
+
+@contextlib.contextmanager
+def running(folder: Path, checkpoint: Path, *options: str) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
+    """A server of its own with a file of keys and a usage log; it's ended when the caller is done."""
+    keys = folder / "keys.json"
+    key = make_key()
+    write_keys(keys, [Key(name="tests", sha256=hashed(key))])
+    port = free_port()
+    server = Server(f"http://localhost:{port}", folder / "log", keys, folder / "usage.jsonl", key)
+    command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(checkpoint), "--port", str(port)]
+    command += ["--kv-cache-memory-bytes", str(2**26), "--api-key-file", str(keys), "--usage-log", str(server.usage), *options]
+    with server.log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(), start_new_session=True)
+    try:
+        wait_until_ready(process, server.url, server.log)
+        yield server, process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with contextlib.suppress(ProcessLookupError):  # helpers may outlive it
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)

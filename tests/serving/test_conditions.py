@@ -2,7 +2,6 @@ import json
 from typing import Any
 
 import anthropic
-import httpx
 import openai
 import pytest
 from live_server import Server
@@ -94,7 +93,7 @@ def test_any_condition_passes_where_the_server_allows_it() -> None:
 
 
 def test_the_server_lists_its_conditions(server: Server) -> None:
-    assert httpx.get(f"{server.url}/v1/conditions").json() == {
+    assert server.get("/v1/conditions").json() == {
         "object": "list",
         "model_type": "openchat_v3.2_mistral",
         "default": "GPT4 Correct",
@@ -132,20 +131,19 @@ def test_a_reply_tells_its_condition(
     ],
 )
 def test_each_event_of_a_stream_tells_its_condition(path: str, request_: dict[str, Any], server: Server) -> None:
-    body = {"model": "tiny", "stream": True, "condition": "Code", **request_}
-    with httpx.stream("POST", f"{server.url}{path}", json=body) as stream:
+    with server.stream(path, condition="Code", **request_) as stream:
         events = [json.loads(line[len("data: ") :]) for line in stream.iter_lines() if line.startswith("data: {")]
     assert len(events) > 2
     assert {event["condition"] for event in events} == {"Code"}
 
 
 def test_the_official_clients_see_it(server: Server) -> None:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key) as client:
         user: Any = [{"role": "user", "content": "Hi"}]
         reply = client.chat.completions.create(model="tiny", messages=user, max_tokens=1, extra_body={"condition": "Code"})
         assert reply.model_extra is not None
         assert reply.model_extra["condition"] == "Code"
-    with anthropic.Anthropic(base_url=server.url, api_key="none") as client:
+    with anthropic.Anthropic(base_url=server.url, api_key=server.key) as client:
         message = client.messages.create(model="tiny", messages=user, max_tokens=1, extra_body={"condition": "Code"})
         assert message.model_extra is not None
         assert message.model_extra["condition"] == "Code"

@@ -1,7 +1,6 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 from live_server import Server
 
@@ -24,8 +23,7 @@ def test_a_reply_has_no_leading_blank(condition: str, server: Server, there: dic
 
 
 def test_a_streamed_reply_has_none_either(server: Server, there: dict[str, Any]) -> None:
-    body = {**there, "messages": [USER], "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as stream:
+    with server.stream("/v1/chat/completions", **there, messages=[USER]) as stream:
         chunks = [json.loads(line[len("data: ") :]) for line in stream.iter_lines() if line.startswith("data: {")]
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "there there there"
 

@@ -8,21 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from live_server import START_SECONDS, Server, environment
 
 from ochat.errors import ModelError, OchatError, TemplateError
+from ochat.serving.keys import Key, hashed, write_keys
 from ochat.serving.openai_api_server import (
     check_model,
     choose_model,
     explain,
+    fit_to_cpu,
     main,
     prepare_environment,
-    run_worker_in_engine,
+    take_keys,
 )
-from ochat.serving.plugin import check_hooks
+from ochat.serving.plugin import check_hooks, check_version
 
 # Importing vLLM takes long, so one process does all that needs it but no server.
 ONE_PROCESS = """
@@ -60,6 +61,9 @@ REFUSED = {
     "--chat-template can't be used": "--model MODEL --chat-template x.jinja",
     "--revision can't be used": "--model MODEL --revision x",
     "--grpc can't be used": "--model MODEL --grpc",
+    "--default-chat-template-kwargs can't be used": '--model MODEL --default-chat-template-kwargs {"a":1}',
+    "--host 0.0.0.0 lets others call this server": "--model MODEL --host 0.0.0.0",
+    "/no/keys can't be read": "--model MODEL --api-key-file /no/keys",
     "--disable-log-requests and --enable-log-requests": "--disable-log-requests --enable-log-requests",
     "Port PORT is in use": "--model MODEL --port PORT",
 }
@@ -85,7 +89,7 @@ def one_process(checkpoint: Path) -> dict[str, Any]:
 
 
 def test_the_card_names_and_the_folder_name_are_served(server: Server) -> None:
-    models = httpx.get(f"{server.url}/v1/models").json()["data"]
+    models = server.get("/v1/models").json()["data"]
     assert [model["id"] for model in models] == ["openchat_3.5", "openchat_v3.2_mistral", "tiny"]
     assert {model["max_model_len"] for model in models} == {8192}  # the type's: the model's own is longer
     for model in models:
@@ -93,9 +97,10 @@ def test_the_card_names_and_the_folder_name_are_served(server: Server) -> None:
     assert server.chat(model="gpt-4").status_code == 404
 
 
-def test_the_server_says_where_it_listens_and_that_ray_is_not_used(server: Server) -> None:
+def test_the_server_says_where_it_listens_and_what_it_chose(server: Server) -> None:
     assert f"ochat: serving openchat_3.5 on {server.url}/v1\n" in server.log.read_text()
     assert server.log.read_text().count("ochat: Ray isn't used") == 1
+    assert "ochat: on the CPU: eager mode, " in server.log.read_text()
 
 
 def test_the_worker_runs_inside_the_engines_process(server: Server) -> None:
@@ -105,12 +110,12 @@ def test_the_worker_runs_inside_the_engines_process(server: Server) -> None:
 
 
 def test_clients_are_told_which_checkpoint_is_served(server: Server, checkpoint: Path) -> None:
-    models = httpx.get(f"{server.url}/v1/models").json()["data"]
+    models = server.get("/v1/models").json()["data"]
     assert {model["root"] for model in models} == {str(checkpoint.resolve())}
 
 
 def test_the_official_client_gets_replies_plain_and_streamed(server: Server) -> None:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key) as client:
         plain = client.chat.completions.create(
             model="openchat_3.5",
             messages=[{"role": "user", "content": "Implement quicksort using C++"}],
@@ -151,6 +156,15 @@ def test_this_vllm_has_every_hook_and_takes_our_tokenizer_mode_once(one_process:
 def test_a_hook_that_is_gone_is_named(gone: str) -> None:
     with pytest.raises(OchatError, match=f"This vLLM has no {gone}"):
         check_hooks(("json:JSONDecoder.decode", gone))
+
+
+@pytest.mark.parametrize("version", ["0.31.2", "0.34.0", "0.34.0rc1", "1.0"])
+def test_an_untested_vllm_is_refused_with_what_may_have_changed(version: str) -> None:
+    with pytest.raises(OchatError, match=f"vLLM {version} isn't tested.*get_eos_token_id.*--allow-untested-vllm"):
+        check_version(version)
+    check_version(version, allows_untested=True)
+    for tested in ("0.32.0", "0.33.1+cpu"):
+        check_version(tested)
 
 
 # One process as well, in which vLLM must not be imported.
@@ -208,21 +222,92 @@ def test_what_vllms_parser_must_read_is_left_to_it(arguments: list[str], model: 
     check_model([word.replace("MODEL", str(model)) for word in arguments])
 
 
+def fitted(given: dict[str, str], **sizes: Any) -> tuple[Namespace, str]:
+    """What fit_to_cpu makes of arguments and of the environment, and its line."""
+    defaults = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1, "data_parallel_size": 1}
+    args = Namespace(**{**defaults, "enforce_eager": True, "kv_cache_memory_bytes": 2**30, "model": ".", **sizes})
+    line = fit_to_cpu(args, given)
+    return args, line
+
+
 @pytest.mark.parametrize(
     ("sizes", "given", "expected"),
     [
         ({}, {}, "0"),
         ({"tensor_parallel_size": 2}, {}, None),
         ({"pipeline_parallel_size": 2}, {}, None),
-        ({"data_parallel_size": 2}, {}, None),
+        ({"data_parallel_size": 2}, {"OMP_NUM_THREADS": "1"}, None),
         ({}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}, "1"),
         ({}, {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, None),
     ],
 )
 def test_a_lone_worker_on_the_cpu_needs_no_process(sizes: dict[str, int], given: dict[str, str], expected: str | None) -> None:
-    defaults = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1, "data_parallel_size": 1}
-    run_worker_in_engine(Namespace(**{**defaults, **sizes}), given)
+    fitted(given, **sizes)
     assert given.get("VLLM_ENABLE_V1_MULTIPROCESSING") == expected
+
+
+def test_several_workers_on_the_cpu_get_cores_of_their_own() -> None:
+    given: dict[str, str] = {}
+    _, line = fitted(given, tensor_parallel_size=2)
+    first, second = given["VLLM_CPU_OMP_THREADS_BIND"].split("|")
+    assert not set(first.split(",")) & set(second.split(","))
+    assert f"threads on cores {first}|{second}" in line
+
+
+def test_the_cpus_choices_are_told_and_the_users_own_stay() -> None:
+    args, line = fitted({"OMP_NUM_THREADS": "3"})
+    assert line == "ochat: on the CPU: eager mode, 3 threads, 1 GiB for the KV cache."
+    args, line = fitted({"VLLM_CPU_KVCACHE_SPACE": "2"}, kv_cache_memory_bytes=None)
+    assert args.kv_cache_memory_bytes is None
+    assert "2 GiB for the KV cache" in line
+    args, line = fitted({}, kv_cache_memory_bytes=None)
+    assert 2**29 <= args.kv_cache_memory_bytes <= 2**32
+
+
+def keyed(environ: dict[str, str], **given: Any) -> Namespace:
+    """What take_keys makes of arguments and of the environment."""
+    defaults = {"api_key": None, "api_keys": [], "api_key_file": None, "host": "localhost", "uds": None, "request_log": None}
+    more = {"i_know_this_is_open": False, "api_server_count": None, "data_parallel_size": 1}
+    args = Namespace(**{**defaults, **more, **given})
+    take_keys(args, environ)
+    return args
+
+
+def test_keys_are_left_in_the_arguments_by_their_hashes_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    environ = {"OCHAT_API_KEYS": "c, d", "VLLM_API_KEY": "e"}
+    args = keyed(environ, api_key=["a"], api_keys=["b"])
+    assert [key.sha256 for key in args.ochat_keys] == [hashed(key) for key in "abcde"]
+    assert (args.api_key, args.api_keys, environ) == (None, [], {})
+    assert "whoever lists this machine's processes can read --api-keys" in capsys.readouterr().err
+    keyed({"OCHAT_API_KEYS": "c"})
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org", None])
+def test_a_server_without_keys_is_not_opened_to_others_by_accident(host: str | None) -> None:
+    with pytest.raises(OchatError, match=r"asks for no key.*--i-know-this-is-open"):
+        keyed({}, host=host)
+    keyed({}, host=host, i_know_this_is_open=True)
+    keyed({"OCHAT_API_KEYS": "k"}, host=host)
+    keyed({}, host=host, uds="/run/x")
+
+
+def test_what_several_api_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [Key(name="a", sha256=hashed("a"), concurrent=1)])
+    keyed({}, api_key_file=file)
+    for several in ({"api_server_count": 2}, {"data_parallel_size": 2}):
+        with pytest.raises(OchatError, match="a has limits, which several API processes can't hold"):
+            keyed({}, api_key_file=file, **several)
+        with pytest.raises(OchatError, match="--request-log"):
+            keyed({}, request_log=tmp_path / "x", **several)
+
+
+@pytest.mark.parametrize("variable", ["VLLM_SERVER_DEV_MODE", "VLLM_USE_RUST_FRONTEND"])
+def test_a_setting_that_bypasses_the_gateway_is_refused(variable: str) -> None:
+    prepare_environment({variable: "0"})
+    with pytest.raises(OchatError, match=f"{variable} would .* Unset it"):
+        prepare_environment({variable: "1"})
 
 
 def test_a_front_end_that_bypasses_the_template_is_refused_in_one_line() -> None:

@@ -34,7 +34,7 @@ def test_the_cards_requests_are_answered(
     response = server.post("/v1/chat/completions", **request, max_tokens=8, return_token_ids=True)
     row = Conversation(items=(Message(role="user", content=content),), **condition)
     assert prompt_ids(response) == openchat_template.prompt(row)
-    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**request, "max_tokens": 8, "stream": True}) as stream:
+    with server.stream("/v1/chat/completions", **{**request, "max_tokens": 8}) as stream:
         lines = [line for line in stream.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
     assert len(lines) > 3
@@ -136,7 +136,6 @@ def test_a_condition_on_a_raw_completion_is_a_400(server: Server) -> None:
 
 
 def test_bad_json_is_a_400(server: Server) -> None:
-    response = httpx.post(
-        f"{server.url}/v1/chat/completions", content=b'{"condition"', headers={"content-type": "application/json"}
-    )
+    headers = {**server.headers(), "content-type": "application/json"}
+    response = httpx.post(f"{server.url}/v1/chat/completions", content=b'{"condition"', headers=headers)
     assert response.status_code == 400

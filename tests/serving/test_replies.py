@@ -19,11 +19,12 @@ def passed_on(messages: list[dict[str, Any]], condition: str = "Code", cut: Refu
         sent.append(message)
 
     async def run() -> None:
-        reply = Reply(send, "abc", condition)
+        reply = Reply(send, "abc")
+        reply.tell_condition(condition)
         for message in messages:
             await reply(message)
         if cut:
-            await reply.cut(cut)
+            await reply.end(cut)
 
     asyncio.run(run())
     return sent

@@ -4,96 +4,231 @@ bodies, and puts the condition into requests and replies.
 It runs before all of vLLM's own, under plain vLLM too (`--middleware ochat.serving.gateway.Gateway`)."""
 
 import asyncio
+import hashlib
+import hmac
 import json
+import logging
 import secrets
-import uuid
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers, State
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type
-from ochat.serving.conditions import server_conditions, take_condition
-from ochat.serving.gateway_options import options_of
+from ochat.serving import metering, metrics
+from ochat.serving.conditions import Conditions, server_conditions, take_condition
+from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
+from ochat.serving.keys import Key, KeyStore, named_keys
+from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
+from ochat.serving.limits import Limits, too_many
+from ochat.serving.metering import Meter
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
-from ochat.serving.refusal import Refusal, send_bytes
+from ochat.serving.refusal import INTERNAL, Refusal, send_bytes
 from ochat.serving.replies import Reply
-from ochat.serving.request_checks import check_bounds, check_fields, known_fields, parse_body, too_large
+from ochat.serving.request_checks import check_bounds, check_fields, choices, known_fields, parse_body, too_large
 from ochat.serving.routes import Route, routes_at
+from ochat.serving.usage_log import RequestLog, UsageLog
+from ochat.serving.work import Work, new_id
 
 BODY_SECONDS = 60  # a client that sends its body slower than this isn't waited for
 
 
 class Gateway:
-    """ASGI middleware. What it needs of the server's arguments is read at the first request."""
+    """ASGI middleware. It begins with the server's lifespan, when vLLM's arguments and engine are there."""
 
     def __init__(self, app: ASGIApp, fields_of: Callable[[str], Mapping[str, object]] = known_fields) -> None:
         self.app = app
         self.fields_of = fields_of  # of a route's path, with their defaults
         self._is_ready = False
 
-    def _prepare(self, args: Namespace) -> None:
+    def _prepare(self, state: State) -> None:
         self._is_ready = True
-        self.options = options_of(args)
+        args: Namespace = state.args
+        self.options = options = options_of(args)
         self.kind = served_type(args)
-        self.conditions = server_conditions(self.kind, self.options)
-        self.keys: list[str] = getattr(args, "api_key", None) or []
+        self.conditions = server_conditions(self.kind, options)
+        self.n_processes = getattr(args, "api_server_count", None) or 1
+        given = getattr(args, KEYS_ARGUMENT, None) or named_keys(getattr(args, "api_key", None) or ())
+        self.keys = KeyStore(given, options.api_key_file, allows_limits=self.n_processes == 1)
+        self.hosts = trusted_hosts(args) if self.keys.is_empty and not options.i_know_this_is_open else None
+        # All API processes must salt alike; plain vLLM's arguments have no secret.
+        self.secret = bytes.fromhex(getattr(args, SECRET_ARGUMENT, "") or secrets.token_hex(32))
+        self.limits = Limits()
+        self.lifecycle = Lifecycle()
+        self.in_flight = 0  # replies
+        self.max_in_flight = options.max_in_flight
+        self.usage_log = UsageLog(options.usage_log) if options.usage_log else None
+        self.request_log = (
+            RequestLog(options.request_log, options.log_max_mb, options.log_max_count) if options.request_log else None
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # vLLM has one, for speech
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         if not self._is_ready:
-            self._prepare(scope["app"].state.args)
-        request_id = uuid.uuid4().hex
+            self._prepare(scope["app"].state)
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        request_id = new_id()
         try:
-            await self._answer(request_id, scope, receive, send)
+            await self._answer(scope, receive, Reply(send, request_id), send)
         except Refusal as refusal:
             await refusal.send(send, request_id)
 
-    async def _answer(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["app"].state
+        metering.install()
+        engine_limit = state.engine_client.vllm_config.scheduler_config.max_num_seqs
+        self.max_in_flight = max(1, (self.options.max_in_flight or engine_limit) // self.n_processes)
+        watch = self.lifecycle.watch(state, self._tick)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            watch.cancel()
+            if self.request_log:
+                self.request_log.close()
+
+    def _tick(self) -> None:
+        """What is done each second."""
+        self.keys.reload()
+        for work in list(self.lifecycle.works):
+            if work.key and not self.keys.is_valid(work.key):
+                work.cut(Refusal(HTTPStatus.UNAUTHORIZED, "The key has been revoked."))
+        if self.usage_log:
+            self.usage_log.reopen_if_moved()
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if self.hosts is not None and host_of(headers) not in self.hosts:
+            raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "Without keys this server is for its own machine: ask for localhost.")
         route = find_route(scope)
         if scope["method"] == "OPTIONS":  # a browser asks before it sends its key; vLLM answers by --allowed-origins
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if not route.is_open:
-            self._check_key(headers)
-        if route.path == "/v1/conditions":
-            listing = self.conditions.listing(self.kind.name if self.kind else "")
-            await send_bytes(send, request_id, HTTPStatus.OK, json.dumps(listing).encode())
-            return
-        condition = ""
-        if route.method == "POST":
-            body, condition = self._checked(route, await read_body(headers, receive, self.options.max_body_bytes))
-            receive = giving(body, receive)
+        key = None if route.is_open or self.keys.is_empty else self._key(headers)
         # vLLM names its reply after this header, so a client's own could be another client's.
         kept = [pair for pair in scope["headers"] if pair[0] != b"x-request-id"]
-        scope = {**scope, "headers": [*kept, (b"x-request-id", request_id.encode())]}
-        await self.app(scope, receive, Reply(send, request_id, condition))
+        scope = {**scope, "headers": [*kept, (b"x-request-id", reply.request_id.encode())]}
+        if route.method == "POST":
+            await self._serve(scope, receive, Work(route, key, Meter(self._salt(key)), reply))
+        elif route.path in ("/health", "/ready", "/v1/conditions"):
+            await self._tell(route.path, key, reply.request_id, send)
+        else:
+            await self.app(scope, receive, reply)
 
-    def _check_key(self, headers: Headers) -> None:
-        if not self.keys:
+    async def _tell(self, path: str, key: Key | None, request_id: str, send: Send) -> None:
+        """Answer what the gateway itself knows."""
+        if path == "/v1/conditions":
+            told = self._conditions(key).listing(self.kind.name if self.kind else "")
+        else:
+            problem = self.lifecycle.refusal()
+            if problem and (path == "/ready" or not self.lifecycle.is_draining):
+                raise problem
+            told = {"status": "ready" if path == "/ready" else "alive"}
+        await send_bytes(send, request_id, HTTPStatus.OK, json.dumps(told).encode())
+
+    async def _serve(self, scope: Scope, receive: Receive, work: Work) -> None:
+        """Answer a request, if it's admitted, within its time, and write down how it ended."""
+        try:
+            self._admit(work)
+        except Refusal as refusal:
+            await work.reply.end(refusal)
+            self._record(work)
             return
-        given = given_key(headers).encode()
-        # Each key is compared in full, so the time tells nothing of which was near.
-        same = [secrets.compare_digest(given, key.encode()) for key in self.keys]
-        if not any(same):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "Give one of the server's keys: `Authorization: Bearer KEY`.")
+        late = Refusal(HTTPStatus.GATEWAY_TIMEOUT, f"The reply wasn't complete after {self.options.request_timeout:g} s.")
+        deadline = asyncio.get_running_loop().call_later(self.options.request_timeout, work.cut, late)
+        self.lifecycle.works.add(work)
+        metrics.IN_FLIGHT.inc()
+        token = metering.CURRENT.set(work.meter)
+        try:
+            body = self._checked(work, await read_body(Headers(scope=scope), receive, self.options.max_body_bytes))
+            await self.app(scope, work.receiving(body, receive), work.reply)
+            if work.refusal:
+                await asyncio.wait_for(work.reply.end(work.refusal), LAST_WORDS_SECONDS)
+        except Refusal as refusal:
+            await work.reply.end(refusal)
+        except TimeoutError:  # a client that takes nothing isn't waited for
+            pass
+        except Exception:
+            # vLLM's own answer to it would tell of its inside.
+            logging.getLogger("vllm.ochat").exception("Request %s failed", work.id)
+            await work.reply.end(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+        finally:
+            metering.CURRENT.reset(token)
+            deadline.cancel()
+            self.lifecycle.works.discard(work)
+            self.in_flight -= work.choices
+            metrics.IN_FLIGHT.dec()
+            self._record(work)
+            if work.key:
+                self.limits.finish(work.key, time.monotonic(), work.meter.tokens)
 
-    def _checked(self, route: Route, body: bytes) -> tuple[bytes, str]:
-        """The body as vLLM gets it and the condition that it asks under. Raises Refusal."""
+    def _admit(self, work: Work) -> None:
+        """Count a request that begins. Raises Refusal, and counts nothing."""
+        if problem := self.lifecycle.refusal():
+            raise problem
+        self._check_room(1)
+        if work.key:
+            running = (other.meter.tokens for other in self.lifecycle.works if other.key and other.key.name == work.key.name)
+            self.limits.admit(work.key, time.monotonic(), running)
+        self.in_flight += 1
+
+    def _check_room(self, choices: int) -> None:
+        if self.max_in_flight is not None and self.in_flight and self.in_flight + choices > self.max_in_flight:
+            raise too_many(f"The server makes {self.max_in_flight} replies at once and is busy.", 1)
+
+    def _checked(self, work: Work, body: bytes) -> bytes:
+        """The body as vLLM gets it. Raises Refusal."""
         request = parse_body(body)
-        condition = take_condition(request, route, self.conditions)
-        check_fields(route.path, request, self.fields_of(route.path))
-        check_bounds(route, request, self.options)
-        return json.dumps(request).encode(), condition
+        work.condition = take_condition(request, work.route, self._conditions(work.key))
+        check_fields(work.route.path, request, self.fields_of(work.route.path))
+        check_bounds(work.route, request, self.options)
+        more = choices(request) - 1
+        if work.route.generates and more:
+            self._check_room(more)
+            work.choices += more
+            self.in_flight += more
+        work.user = end_user(request)
+        if self.request_log:
+            work.request = request
+        work.reply.tell_condition(work.condition)
+        return json.dumps(request).encode()
+
+    def _record(self, work: Work) -> None:
+        """Count and log a request that has ended."""
+        row = work.row()
+        if self.usage_log:
+            self.usage_log.write(row)
+        if self.request_log:
+            self.request_log.write({**row, "request": work.request, "replies": work.meter.texts})
+        metrics.record(row, is_known=work.condition in self._conditions(work.key).known)
+
+    def _key(self, headers: Headers) -> Key:
+        key = self.keys.find(given_key(headers))
+        if key is None:
+            metrics.UNAUTHORIZED.inc()
+            raise Refusal(
+                HTTPStatus.UNAUTHORIZED,
+                "Give one of the server's keys: `Authorization: Bearer KEY`.",
+                headers={"www-authenticate": "Bearer"},
+            )
+        return key
+
+    def _conditions(self, key: Key | None) -> Conditions:
+        return self.conditions.narrowed(key.conditions, key.default_condition) if key else self.conditions
+
+    def _salt(self, key: Key | None) -> bytes | None:
+        """The key's secret for the prefix cache."""
+        if key is None or self.options.share_prefix_cache:
+            return None
+        return hmac.digest(self.secret, key.sha256.encode(), hashlib.sha256)
 
 
 def served_type(args: Namespace) -> ModelType | None:
@@ -113,6 +248,27 @@ def find_route(scope: Scope) -> Route:
     if routes:
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {', '.join(routes)}.", headers={"allow": ", ".join(routes)})
     raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing at this path. Chat is at /v1/chat/completions.")
+
+
+def trusted_hosts(args: Namespace) -> set[str] | None:
+    """The names that this machine has for itself, where a server listens for it alone; None where others may call it.
+
+    A page that a browser shows can have its own name point here, and would read replies as its own (DNS rebinding)."""
+    host = getattr(args, "host", None)
+    return {*LOOPBACK, host} if host in LOOPBACK else None
+
+
+def host_of(headers: Headers) -> str:
+    """The Host header without its port."""
+    host = headers.get("host", "")
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
+
+
+def end_user(request: Mapping[str, Any]) -> str | None:
+    """Whom a client says that it asks for: OpenAI's `user`, Anthropic's `metadata.user_id`."""
+    metadata = request.get("metadata")
+    user = request.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return user[:256] if isinstance(user, str) else None
 
 
 def given_key(headers: Headers) -> str:
@@ -146,17 +302,3 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes
                     return bytes(body)
     except TimeoutError as error:
         raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"The body took over {BODY_SECONDS} s. Send it faster.") from error
-
-
-def giving(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives this body once, and then whatever comes: the client's going."""
-    is_given = False
-
-    async def receive_body() -> Message:
-        nonlocal is_given
-        if is_given:
-            return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_body

@@ -3,7 +3,13 @@
 import argparse
 from argparse import Namespace
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+# What the launcher leaves in vLLM's arguments for the gateway: keys by their hashes, and a secret for all API processes.
+KEYS_ARGUMENT = "ochat_keys"
+SECRET_ARGUMENT = "ochat_secret"
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
 def _flag(default: Any, help: str, **more: Any) -> Any:  # Any: dataclasses.field claims its default's type
@@ -20,6 +26,18 @@ class GatewayOptions:
     max_body_mb: float = _flag(4.0, "refuse longer bodies", type=float, metavar="MB")
     max_choices: int = _flag(16, "replies that one request may ask for", type=int, metavar="N")
     max_reply_tokens: int | None = _flag(None, "tokens that a reply may have, also where a request names none", type=int)
+
+    max_in_flight: int | None = _flag(
+        None, "replies in the making, above which requests get 429; the engine's --max-num-seqs if left out", type=int
+    )
+    request_timeout: float = _flag(600.0, "seconds after which a reply is cut off", type=float, metavar="SECONDS")
+    share_prefix_cache: bool = _flag(False, "let keys share cached prompts, by whose speed one can tell what another has asked")
+    api_key_file: Path | None = _flag(None, "keys that `ochat keys create` wrote; read again when they change", type=Path)  # noqa: RUF009
+    usage_log: Path | None = _flag(None, "a line of JSON for each request: key, condition, tokens, status", type=Path)  # noqa: RUF009
+    request_log: Path | None = _flag(None, "prompts and replies, for its owner's eyes alone", type=Path)  # noqa: RUF009
+    log_max_mb: float = _flag(100.0, "size at which --log-file and --request-log are rotated", type=float, metavar="MB")
+    log_max_count: int = _flag(5, "old files of theirs that are kept", type=int, metavar="N")
+    i_know_this_is_open: bool = _flag(False, "listen beyond this machine though no key is asked for")
 
     @property
     def max_body_bytes(self) -> int:

@@ -7,6 +7,7 @@ import difflib
 import errno
 import json
 import os
+import secrets
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, MutableMapping
@@ -16,8 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 from ochat.errors import ModelError, OchatError, require
 from ochat.hub import MODEL_FILES, TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, load_template
-from ochat.serving.gateway_options import add_flags
-from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks
+from ochat.serving.cpu import GIB, available_memory, kv_cache_bytes, thread_binding, usable_cores, weight_bytes
+from ochat.serving.engine_died import ENGINE_DIED
+from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, add_flags
+from ochat.serving.keys import KeyStore, named_keys
+from ochat.serving.log_file import redirect
+from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks, check_version
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -27,21 +32,30 @@ DESCRIPTION = """Serve a model with OpenAI's API on vLLM, rendered by its model 
 
 All options of vLLM are options here. --help=ochat lists ours, --help=all all of them.
 VLLM_LOGGING_LEVEL=INFO in the environment makes vLLM tell what it does."""
-CPU_KV_CACHE_BYTES = 2 * 1024**3
 DRAIN_SECONDS = 30
+KEYS_VARIABLE = "OCHAT_API_KEYS"
+THREADS_BIND = "VLLM_CPU_OMP_THREADS_BIND"
+KV_CACHE_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 # vLLM's options that would take the template away, and what to do instead.
 UNFIT_OPTIONS = {
+    "default_chat_template_kwargs": "the condition has an option of its own, --default-condition.",
     "chat_template": "the model type has its own template. Choose the type with --model-type.",
     "revision": "the template's tokenizer wouldn't follow. Download that revision and give its folder.",
     "tokenizer_revision": "the template's tokenizer wouldn't follow. Download that revision and give its folder.",
     "grpc": "gRPC requests bring their own tokens, past the template. Leave it out.",
 }
+# Settings of vLLM's that would leave the gateway or the template out.
+BYPASSES = {
+    "VLLM_USE_RUST_FRONTEND": "bypass the template and the checks of requests",
+    "VLLM_SERVER_DEV_MODE": "open routes that stop, empty and rewrite the engine",
+}
 
 
 def prepare_environment(environ: MutableMapping[str, str]) -> None:
     """What vLLM reads from the environment, set before vLLM is imported; the user's own settings stay."""
-    if environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
-        raise OchatError("VLLM_USE_RUST_FRONTEND would bypass the template and the checks of requests. Unset it.")
+    for name, what in BYPASSES.items():
+        if environ.get(name, "0").lower() not in ("", "0", "false"):
+            raise OchatError(f"{name} would {what}. Unset it.")
     plugins = environ.get("VLLM_PLUGINS")
     if plugins is not None and "ochat" not in plugins.split(","):
         environ["VLLM_PLUGINS"] = ",".join(filter(None, (plugins, "ochat")))
@@ -80,9 +94,12 @@ def make_parser() -> "FlexibleArgumentParser":
     parser = make_arg_parser(Parser(prog="ochat serve", usage=USAGE, description=DESCRIPTION, allow_abbrev=False))
     ours = parser.add_argument_group("ochat", "Options of ochat; all others are vLLM's.")
     ours.add_argument("--model-type", default="", help="the model type, where the model's openchat.json doesn't tell it")
+    ours.add_argument("--allow-untested-vllm", action="store_true", help="serve with a vLLM that ochat wasn't tested with")
     ours.add_argument(
-        "--api-keys", nargs="+", action="extend", default=[], metavar="KEY", help="keys, one of which a client gives"
+        "--api-keys", nargs="+", action="extend", default=[], metavar="KEY", help="keys, seen by whoever lists processes"
     )
+    ours.add_argument("--log-file", type=Path, help="all lines of the server go there, none to the terminal")
+    ours.add_argument("--stream-period", type=int, metavar="TOKENS", help="tokens in each event of a stream")
     ours.add_argument(
         "--engine-use-ray", action="store_true", help="run the engine's workers on Ray, where the device allows it"
     )
@@ -91,20 +108,32 @@ def make_parser() -> "FlexibleArgumentParser":
     add_flags(ours)
     parser.set_defaults(model=None, host="localhost", port=18888, tokenizer_mode=TOKENIZER_MODE, shutdown_timeout=DRAIN_SECONDS)
     if current_platform.is_cpu():  # compiling takes a minute there and gains next to nothing
-        parser.set_defaults(enforce_eager=True, kv_cache_memory_bytes=CPU_KV_CACHE_BYTES)
+        parser.set_defaults(enforce_eager=True)
     return parser
 
 
-def run_worker_in_engine(args: Namespace, environ: MutableMapping[str, str]) -> None:
-    """On the CPU, let a lone worker run inside the engine's process and not in one more.
+def fit_to_cpu(args: Namespace, environ: MutableMapping[str, str]) -> str:
+    """Choose threads and the KV cache's room by the machine, where the user hasn't; returns a line that says what is used.
 
-    A process less is loaded, a third of the start-up time on two cores, and its tokens needn't cross to the engine. vLLM's CPU
-    platform starts it all the same unless this variable is 0 (vllm/platforms/cpu.py, 0.32.0); else that changes offline use
-    alone, and brings a warning on random seeds. Several workers need processes, as does a user's own binding of threads to cores, which
-    vLLM applies to workers' processes alone."""
-    alone = args.tensor_parallel_size == args.pipeline_parallel_size == args.data_parallel_size == 1
-    if alone and "VLLM_CPU_OMP_THREADS_BIND" not in environ:
+    A lone worker runs inside the engine's process and not in one more: a process less is loaded, a third of the start-up time on
+    two cores, and its tokens needn't cross to the engine. vLLM's CPU platform starts it all the same unless this variable is 0
+    (vllm/platforms/cpu.py, 0.32.0); else that changes offline use alone, and brings a warning on random seeds. Several workers
+    need processes, as does a user's own binding of threads to cores, which vLLM applies to workers' processes alone."""
+    workers = args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size
+    cores = usable_cores()
+    if workers == 1 and THREADS_BIND not in environ:
         environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        environ.setdefault("OMP_NUM_THREADS", str(cores))
+    elif args.data_parallel_size == 1:  # vLLM's own choice wants a NUMA node for each worker
+        environ.setdefault(THREADS_BIND, thread_binding(sorted(os.sched_getaffinity(0))[:cores], workers))
+    if args.kv_cache_memory_bytes is None and KV_CACHE_SPACE not in environ:
+        args.kv_cache_memory_bytes = kv_cache_bytes(available_memory(), weight_bytes(Path(args.model)))
+    room = environ.get(KV_CACHE_SPACE) or f"{(args.kv_cache_memory_bytes or 0) / GIB:.3g}"
+    threads = (
+        f"threads on cores {environ[THREADS_BIND]}" if THREADS_BIND in environ else f"{environ['OMP_NUM_THREADS']} threads"
+    )
+    mode = "eager mode" if args.enforce_eager else "compiled"
+    return f"ochat: on the CPU: {mode}, {threads}, {room} GiB for the KV cache."
 
 
 def explain(message: str, options: Mapping[str, object]) -> str:
@@ -140,10 +169,38 @@ def read_arguments(argv: list[str]) -> Namespace:
             args.distributed_executor_backend = "ray"
         else:
             print("ochat: Ray isn't used: vLLM has no support for it on this device.", file=sys.stderr)
-    args.api_key = [*(args.api_key or []), *args.api_keys] or list(filter(None, [os.environ.get("VLLM_API_KEY")]))
+    if args.stream_period is not None:
+        args.stream_interval = args.stream_period
     args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
+    take_keys(args, os.environ)
     choose_model(args)
     return args
+
+
+def take_keys(args: Namespace, environ: MutableMapping[str, str]) -> None:
+    """Leave the keys' hashes in the arguments, and the keys themselves nowhere. Raises OchatError where the server would be
+    open to strangers or a key's limits couldn't be held."""
+    typed = [*(args.api_key or ()), *args.api_keys]
+    if typed:
+        print(
+            "ochat: whoever lists this machine's processes can read --api-keys. Give them in a file (--api-key-file) or in the "
+            f"environment ({KEYS_VARIABLE}, with commas).",
+            file=sys.stderr,
+        )
+    named = [*environ.pop(KEYS_VARIABLE, "").split(","), environ.pop("VLLM_API_KEY", "")]
+    args.api_key, args.api_keys = None, []
+    keys = named_keys(filter(None, [*typed, *map(str.strip, named)]))
+    setattr(args, KEYS_ARGUMENT, keys)
+    setattr(args, SECRET_ARGUMENT, secrets.token_hex(32))
+    n_processes = args.api_server_count or args.data_parallel_size
+    if n_processes > 1 and args.request_log:
+        raise OchatError("--request-log can't be rotated by several API processes. Leave it out, or: --api-server-count 1")
+    store = KeyStore(keys, args.api_key_file, allows_limits=n_processes == 1)
+    if store.is_empty and not args.i_know_this_is_open and args.host not in LOOPBACK and not args.uds:
+        raise OchatError(
+            f"--host {args.host or '0.0.0.0'} lets others call this server, and it asks for no key. Make one with "
+            "`ochat keys create` and give --api-key-file, or say that you want it so: --i-know-this-is-open"
+        )
 
 
 def choose_model(args: Namespace) -> None:
@@ -203,10 +260,9 @@ def serve(args: Namespace) -> None:
         for line in lines:
             print(line, flush=True)
 
-    # uvicorn calls callback_notify when it has begun to listen. Without a limit for connections that stay open, a server whose
-    # engine has gone waits for its clients for ever (vLLM 0.32.0).
-    limit = args.shutdown_timeout or 5
-    uvloop.run(run_server(args, timeout_graceful_shutdown=limit, callback_notify=say_once))
+    # uvicorn calls callback_notify when it has begun to listen. Requests have ended before uvicorn shuts down (lifecycle.py);
+    # without a limit for connections that stay open it would wait for their clients for ever (vLLM 0.32.0).
+    uvloop.run(run_server(args, timeout_graceful_shutdown=5, callback_notify=say_once))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -215,16 +271,32 @@ def main(argv: list[str] | None = None) -> None:
     prepare_environment(os.environ)
     argv = sys.argv[1:] if argv is None else argv
     check_model(argv)
+    from vllm.version import __version__
+
+    check_version(__version__, allows_untested="--allow-untested-vllm" in argv)
     check_hooks()
+    args = read_arguments(argv)
+    restore = redirect(args.log_file, args.log_max_mb, args.log_max_count) if args.log_file else lambda: None
+    try:
+        start(args)
+    except OchatError:
+        restore()  # the terminal's user is told
+        raise
+    if ENGINE_DIED.is_set():
+        restore()
+        raise SystemExit("ochat: the engine died, and the server ended with it.")
+
+
+def start(args: Namespace) -> None:
+    """Serve with these arguments until told to stop."""
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.platforms import current_platform
 
     cli_env_setup()
-    args = read_arguments(argv)
     if current_platform.is_cpu():
-        run_worker_in_engine(args, os.environ)
+        print(fit_to_cpu(args, os.environ), flush=True)
     configure_logging_from_args(args)
     try:
         validate_parsed_serve_args(args)

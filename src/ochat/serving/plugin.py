@@ -5,6 +5,8 @@ nothing. What we build on isn't a stable interface: `check_hooks` names what a n
 
 import pkgutil
 
+from packaging.version import Version
+
 from ochat.errors import OchatError
 
 TOKENIZER_MODE = "openchat"
@@ -21,6 +23,9 @@ HOOKS = (
     "vllm.renderers.base:BaseRenderer.get_eos_token_id",
     "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request",
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.decode_next",
+    "vllm.v1.engine.output_processor:RequestState.from_new_request",
+    "vllm.v1.engine.async_llm:AsyncLLM.shutdown",
+    "vllm.v1.engine.async_llm:AsyncLLM.errored",
     "vllm.entrypoints.launchers.api_server.entry:run_server",
     "vllm.entrypoints.launchers.cli_args:make_arg_parser",
 )
@@ -34,6 +39,17 @@ def register() -> None:
     if TOKENIZER_MODE not in RENDERER_REGISTRY.renderers:  # vLLM warns of a second time
         RENDERER_REGISTRY.register(TOKENIZER_MODE, "ochat.serving.renderer", "OpenChatRenderer")
         TokenizerRegistry.register(TOKENIZER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
+
+
+def check_version(version: str, allows_untested: bool = False) -> None:
+    """Raise OchatError for a vLLM that serving wasn't tested with, unless that is allowed: the hooks may be there and do another
+    thing."""
+    if not (allows_untested or (0, 32) <= Version(version).release[:2] < (0, 34)):
+        hooks = ", ".join(hook.partition(":")[2] for hook in HOOKS)
+        raise OchatError(
+            f"vLLM {version} isn't tested with ochat; 0.32 and 0.33 are. These may have changed: {hooks}. Install one of the two, or "
+            "pass --allow-untested-vllm and run the tests of serving."
+        )
 
 
 def check_hooks(hooks: tuple[str, ...] = HOOKS) -> None:

@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 from starlette.types import Send
 
+INTERNAL = "The server failed. Its log says more under this request's id."
+
 
 class Refusal(Exception):
     """A request that isn't served: status, what to do, and the body's field that is to blame, where one is."""

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
-from ochat.serving.refusal import Refusal
+from ochat.serving.refusal import INTERNAL, Refusal
 
 
 def with_field(body: bytes, field: bytes) -> bytes:
@@ -23,19 +23,25 @@ def with_field_in_events(chunk: bytes, field: bytes) -> bytes:
 
 
 class Reply:
-    """Passes a reply on, its fields added. `status` is None until the reply begins; `is_closed` once nothing more may be sent."""
+    """Passes a reply on, its fields added. `status` is None until the reply begins; `is_closed` says that it has ended, and
+    `is_cut` that nothing more of vLLM's may be sent."""
 
-    def __init__(self, send: Send, request_id: str, condition: str) -> None:
+    def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id = request_id
-        self._field = b'"condition":' + json.dumps(condition).encode() + b"," if condition else b""
+        self.request_id = request_id
+        self._field = b""
         self._start: Message | None = None  # kept back until the body's length is known
         self._is_stream = False
         self.status: int | None = None
         self.is_closed = False
+        self.is_cut = False
+
+    def tell_condition(self, condition: str) -> None:
+        """Put the condition into the reply."""
+        self._field = b'"condition":' + json.dumps(condition).encode() + b"," if condition else b""
 
     async def __call__(self, message: Message) -> None:
-        if self.is_closed:  # what vLLM still says after the request was cut off
+        if self.is_cut or self.is_closed:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -45,7 +51,7 @@ class Reply:
             if self._is_stream:
                 headers["cache-control"] = "no-cache"
                 headers["x-accel-buffering"] = "no"  # nginx would hold events back
-            headers["x-request-id"] = self._request_id
+            headers["x-request-id"] = self.request_id
             if kind.startswith("application/json"):
                 self._start = message
             else:
@@ -66,11 +72,9 @@ class Reply:
         status = start["status"]
         if status >= 500 and status != HTTPStatus.SERVICE_UNAVAILABLE:
             # The engine's own words may tell of its inside.
-            body = Refusal(HTTPStatus(status), "The server failed. Its log says more under this request's id.").body(
-                self._request_id
-            )
+            body = Refusal(HTTPStatus(status), INTERNAL).body(self.request_id)
         elif status >= 400:
-            body = with_field(body, b'"request_id":' + json.dumps(self._request_id).encode() + b",")
+            body = with_field(body, b'"request_id":' + json.dumps(self.request_id).encode() + b",")
         elif self._field:
             body = with_field(body, self._field)
         headers = MutableHeaders(raw=start["headers"])
@@ -79,14 +83,14 @@ class Reply:
         await self._send(start)
         return {**message, "body": body}
 
-    async def cut(self, refusal: Refusal) -> None:
+    async def end(self, refusal: Refusal) -> None:
         """End the reply with an error: the whole answer where it hasn't begun, else a stream's last event."""
         if self.is_closed:
             return
-        self.is_closed = True
+        self.is_cut = self.is_closed = True
         if self.status is None or self._start is not None:
             self.status = refusal.status.value
-            await refusal.send(self._send, self._request_id)
+            await refusal.send(self._send, self.request_id)
         elif self._is_stream:
-            event = b"data: " + refusal.body(self._request_id) + b"\n\ndata: [DONE]\n\n"
+            event = b"data: " + refusal.body(self.request_id) + b"\n\ndata: [DONE]\n\n"
             await self._send({"type": "http.response.body", "body": event, "more_body": False})

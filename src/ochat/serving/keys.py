@@ -1,0 +1,139 @@
+"""The keys that clients give: names, limits and hashes, never the keys themselves.
+
+A key that we make has 256 random bits, so its plain SHA-256 can be kept: there's nothing to guess. What a request gives is hashed
+too, and looked up by the hash, so the time that takes tells nothing of which keys there are."""
+
+import hashlib
+import json
+import secrets
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ochat.conversation import first_problem
+from ochat.errors import OchatError
+from ochat.files import new_file
+
+PREFIX = "sk-ochat-"
+Limit = Annotated[int, Field(ge=1)]
+
+
+class Key(BaseModel):
+    """A client's key; a limit that is absent isn't set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created: str = ""
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+    concurrent: Limit | None = None
+    conditions: tuple[str, ...] = ()
+    default_condition: str = ""
+
+    @property
+    def has_limits(self) -> bool:
+        return (self.requests_per_minute, self.tokens_per_minute, self.concurrent) != (None, None, None)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: tuple[Key, ...]
+
+
+def hashed(key: str) -> str:
+    """The hash under which a key is kept."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def make_key() -> str:
+    """A new key, which can't be guessed."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def named_keys(keys: Iterable[str]) -> tuple[Key, ...]:
+    """Keys given as text, by their place: key-1, key-2 …"""
+    return tuple(Key(name=f"key-{number}", sha256=hashed(key)) for number, key in enumerate(keys, start=1))
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file. Raises OchatError where it can't be read."""
+    try:
+        keys = _File.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise OchatError(
+            f"{path} can't be read ({error.strerror}). Make it with: ochat keys create NAME --file FILE"
+        ) from error
+    except ValidationError as error:
+        raise OchatError(f"{path}: {first_problem(error)}. `ochat keys create` writes such a file.") from error
+    names = [key.name for key in keys]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise OchatError(f"{path} has two keys named {min(twice)}. Give each a name of its own.")
+    return keys
+
+
+def write_keys(path: Path, keys: Iterable[Key]) -> None:
+    """Replace the file in one step; only its owner may read it."""
+    rows = [key.model_dump(exclude_defaults=True) for key in keys]
+    with new_file(path) as part:
+        part.touch(mode=0o600)
+        part.write_text(json.dumps({"keys": rows}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class KeyStore:
+    """The keys of a running server, read again when their file changes."""
+
+    def __init__(self, given: Iterable[Key] = (), path: Path | None = None, allows_limits: bool = True) -> None:
+        self._given = tuple(given)
+        self._path = path
+        self._allows_limits = allows_limits
+        self._stamp: tuple[int, int, int] | None = None
+        self._by_hash: dict[str, Key] = {}
+        self._set(self._read())
+        self.is_empty = not self._by_hash and path is None
+
+    def _read(self) -> tuple[Key, ...]:
+        if self._path is None:
+            return ()
+        self._stamp = _stamp(self._path)
+        keys = read_keys(self._path)
+        limited = [key.name for key in keys if key.has_limits]
+        if limited and not self._allows_limits:
+            raise OchatError(
+                f"{self._path}: {limited[0]} has limits, which several API processes can't hold together. Leave the limits "
+                "out, or serve with one: --api-server-count 1"
+            )
+        return keys
+
+    def _set(self, keys: Iterable[Key]) -> None:
+        self._by_hash = {key.sha256: key for key in (*self._given, *keys)}
+
+    def find(self, given: str) -> Key | None:
+        """The key that was given, if it's one of ours."""
+        return self._by_hash.get(hashed(given)) if given else None
+
+    def is_valid(self, key: Key) -> bool:
+        """Whether the key hasn't been revoked since it was found."""
+        return key.sha256 in self._by_hash
+
+    def reload(self) -> None:
+        """Read the file again if it has changed; one that can't be used leaves the keys as they are, and is told once."""
+        if self._path is None or _stamp(self._path) == self._stamp:
+            return
+        try:
+            self._set(self._read())
+        except OchatError as error:
+            print(f"ochat: {error} The keys stay as they were.", file=sys.stderr, flush=True)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,74 @@
+"""A line of JSON for each request, written when it ends: by whom, under which condition, how many tokens.
+
+Nothing is kept back in a buffer, so a killed server loses the lines of the requests in flight and no others."""
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+
+from ochat.errors import OchatError
+
+
+class UsageLog:
+    """Appends to a file, which may be moved away: a new one is begun."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._failed = False
+        self._file = self._open()
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise OchatError(f"--usage-log {self._path} can't be written ({error.strerror}). Name another file.") from error
+
+    def write(self, row: dict[str, object]) -> None:
+        """Add a line. A full disk is told once and stops no request."""
+        try:
+            os.write(self._file, json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                print(f"ochat: {self._path} can't be written ({error.strerror}); usage isn't recorded.", file=sys.stderr)
+            self._failed = True
+
+    def reopen_if_moved(self) -> None:
+        """Begin a new file where the old one was moved or removed, as log rotation does."""
+        try:
+            if self._path.stat().st_ino == os.fstat(self._file).st_ino:
+                return
+        except FileNotFoundError:
+            pass
+        old, self._file = self._file, self._open()
+        os.close(old)
+
+
+class _OwnersFile(logging.handlers.RotatingFileHandler):
+    """A rotated log that only its owner may read."""
+
+    def _open(self) -> TextIOWrapper:
+        file = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.fdopen(file, "a", encoding="utf-8", errors="backslashreplace")
+
+
+class RequestLog:
+    """Prompts and replies, a line of JSON each, with rotation."""
+
+    def __init__(self, path: Path, max_mb: float, max_count: int) -> None:
+        try:
+            self._handler = _OwnersFile(path, maxBytes=int(max_mb * 1_000_000), backupCount=max_count)
+        except OSError as error:
+            raise OchatError(f"--request-log {path} can't be written ({error.strerror}). Name another file.") from error
+
+    def write(self, row: dict[str, object]) -> None:
+        """Add a line."""
+        self._handler.emit(logging.makeLogRecord({"msg": json.dumps(row, ensure_ascii=False)}))
+
+    def close(self) -> None:
+        """Write no more."""
+        self._handler.close()

@@ -1,0 +1,101 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ochat.cli import main
+from ochat.errors import OchatError
+from ochat.serving.keys import Key, KeyStore, hashed, read_keys, write_keys
+
+
+def create(file: Path, name: str, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    main(["keys", "create", name, "--file", str(file), *options])
+    return capsys.readouterr().out.strip()
+
+
+def test_a_key_is_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "keys.json"
+    first = create(file, "ada", capsys, "--requests-per-minute", "5", "--conditions", "Code", "GPT3")
+    second = create(file, "bob", capsys)
+    assert first != second
+    assert len(first) > 50
+    store = KeyStore(path=file)
+    assert store.find(first) == read_keys(file)[0]
+    assert store.find(second + "x") is None
+    main(["keys", "list", "--file", str(file)])
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0].startswith("ada  created: ")
+    assert listed[0].endswith("requests/min: 5  conditions: Code, GPT3")
+    main(["keys", "revoke", "ada", "--file", str(file)])
+    assert [key.name for key in read_keys(file)] == ["bob"]
+
+
+def test_no_key_itself_is_kept_and_only_the_owner_reads_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "keys.json"
+    key = create(file, "ada", capsys)
+    assert key not in file.read_text()
+    assert hashed(key) in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["create", "ada"], "has a key named ada"),
+        (["create", "a b"], "A name has letters"),
+        (["create", "bob", "--concurrent", "0"], "a limit is 1 or more"),
+        (["revoke", "bob"], "has no key named bob. It has: ada."),
+    ],
+)
+def test_what_cannot_be_done_is_told(words: list[str], found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "keys.json"
+    create(file, "ada", capsys)
+    with pytest.raises(SystemExit, match=found):
+        main(["keys", *words, "--file", str(file)])
+
+
+ROW: dict[str, Any] = {"name": "a", "sha256": hashed("a")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([{"name": "a"}], "sha256"),
+        ([{**ROW, "request_per_minute": 5}], "request_per_minute"),
+        ([{**ROW, "concurrent": 0}], "concurrent"),
+        ([ROW, {**ROW, "sha256": hashed("b")}], "two keys named a"),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_by_its_field(rows: list[Any], found: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"keys": rows}))
+    with pytest.raises(OchatError, match=found):
+        read_keys(file)
+
+
+def test_a_changed_file_is_read_again_and_a_bad_one_leaves_the_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [Key(**ROW)])
+    store = KeyStore(path=file)
+    old = store.find("a")
+    assert old is not None
+    write_keys(file, [Key(name="b", sha256=hashed("b"))])
+    assert store.find("b") is None
+    store.reload()
+    assert store.find("b") is not None
+    assert not store.is_valid(old)
+    for broken in ("{", None):
+        file.write_text(broken) if broken else os.remove(file)
+        store.reload()
+        store.reload()
+        assert store.find("b") is not None
+        assert capsys.readouterr().err.count("The keys stay as they were") == 1
+
+
+def test_a_server_with_an_empty_file_of_keys_is_closed_not_open(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [])
+    assert not KeyStore(path=file).is_empty
+    assert KeyStore().is_empty

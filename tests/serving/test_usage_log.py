@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ochat.errors import OchatError
+from ochat.serving.usage_log import RequestLog, UsageLog
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    log = UsageLog(tmp_path / "usage.jsonl")
+    for number in range(3):
+        log.write({"id": number, "user": "\udc80é"})
+        rows = [json.loads(line) for line in (tmp_path / "usage.jsonl").read_text(errors="replace").splitlines()]
+        assert [row["id"] for row in rows] == list(range(number + 1))
+
+
+def test_a_file_that_was_moved_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    log = UsageLog(path)
+    log.write({"id": 1})
+    log.reopen_if_moved()
+    path.rename(tmp_path / "old")
+    log.write({"id": 2})
+    log.reopen_if_moved()
+    log.write({"id": 3})
+    assert ((tmp_path / "old").read_text(), path.read_text()) == ('{"id": 1}\n{"id": 2}\n', '{"id": 3}\n')
+
+
+def test_a_full_disk_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    log = UsageLog(Path("/dev/full"))
+    log.write({"id": 1})
+    log.write({"id": 2})
+    assert capsys.readouterr().err.count("can't be written") == 1
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OchatError, match="--usage-log"):
+        UsageLog(tmp_path)
+    with pytest.raises(OchatError, match="--request-log"):
+        RequestLog(tmp_path, 1, 1)
+
+
+def test_the_request_log_is_its_owners_and_is_rotated(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "log", 0.0001, 1)
+    for number in range(5):
+        log.write({"id": number, "request": "x" * 60})
+    log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1"]
+    assert json.loads((tmp_path / "log").read_text())["id"] == 4
+    assert (tmp_path / "log").stat().st_mode & 0o77 == 0
