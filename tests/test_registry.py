@@ -44,6 +44,42 @@ def test_a_folder_says_its_type(tmp_path: Path, name: str, type_name: str) -> No
     assert detect_model_type(tmp_path).name == type_name
 
 
+OPENCHAT_CARD = (
+    "{{ bos_token }}{% for message in messages %}{{ 'GPT4 Correct ' + message['role'].title() + ': ' + message['content'] + "
+    "'<|end_of_turn|>'}}{% endfor %}{% if add_generation_prompt %}{{ 'GPT4 Correct Assistant:' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("token", "template", "expected"),
+    [
+        ("<|end_of_turn|>", OPENCHAT_CARD, "openchat_v3.2_mistral"),
+        ("<end_of_turn>", OPENCHAT_CARD, "openchat_v3.2_gemma_new"),
+        ("<|eot_id|>", "{{ '<|start_header_id|>GPT4 Correct Assistant<|end_header_id|>\n\n' }}", "openchat_3.6"),
+        ("<|eot_id|>", "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}", "llama3_instruct"),
+        ("<|im_end|>", "{{ '<|im_start|>assistant\n' }}", "chatml_8192"),
+        ("<end_of_turn>", "{{ '<start_of_turn>model\n' }}", "gemma_it"),
+        ("</s>", "{{ '<|assistant|>' }}", "zephyr_mistral"),
+        ("</s>", "[INST] {{ message['content'] }} [/INST]", None),
+        ("<|im_end|>", OPENCHAT_CARD, None),
+    ],
+)
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_folder_without_the_file_is_known_by_its_tokens_and_template(
+    token: str, template: str, expected: str | None, in_file: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"content": token}, {"content": "<s>"}]}))
+    if in_file:
+        (tmp_path / "chat_template.jinja").write_text(template)
+    else:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    if expected:
+        assert detect_model_type(tmp_path).name == expected
+    else:
+        with pytest.raises(ModelError, match="no chat template that does"):
+            detect_model_type(tmp_path)
+
+
 def test_a_given_type_wins_over_the_folders(tmp_path: Path) -> None:
     assert detect_model_type(tmp_path, "gemma_it").name == "gemma_it"
     (tmp_path / MODEL_TYPE_FILE).write_text('{"model_type": "openchat_3.6"}')
@@ -55,7 +91,10 @@ def test_a_given_type_wins_over_the_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, r"has no openchat\.json that tells its model type\. Pass one with --model-type: openchat_3\.6, "),
+        (
+            None,
+            r"has no openchat\.json that tells its model type, and no chat template that does\. Pass one with --model-type: openchat_3\.6, ",
+        ),
         (b"", r"openchat\.json: expected {\"model_type\": \"…\"} \(.+\)\. Mend the file or pass --model-type\."),
         (b"\xff", r"openchat\.json: expected "),
         (b"{}", r"openchat\.json: expected .+KeyError"),

@@ -166,7 +166,10 @@ def test_a_row_that_cannot_be_rendered_is_named(
     ("options", "problem"),
     [
         (["--tokenizer", "./absent"], "./absent is not a folder. Give a model's folder or a hub id"),
-        (["--tokenizer", "{empty}"], "{empty} has no openchat.json that tells its model type. Pass one with --model-type: "),
+        (
+            ["--tokenizer", "{empty}"],
+            "{empty} has no openchat.json that tells its model type, and no chat template that does. Pass one with --model-type: ",
+        ),
         (["--tokenizer", "{empty}", "--model-type", "gemma_it"], "{empty} has no tokenizer.json. Convert"),
         (
             ["--tokenizer", "{openchat_3.5}", "--model-type", "openchat_3.7"],

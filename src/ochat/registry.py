@@ -161,18 +161,38 @@ def model_type(name: str) -> ModelType:
 
 
 def detect_model_type(folder: Path, given: str = "") -> ModelType:
-    """The type that was given, or else the one in the folder's openchat.json; raises ModelError where neither tells."""
+    """The type that was given, or else the one in the folder's openchat.json, or else the only one whose marks the tokenizer and
+    its chat template have; raises ModelError where nothing tells."""
     if given:
         return model_type(given)
     path = folder / MODEL_TYPE_FILE
     if not path.is_file():
+        found = _types_by_marks(folder)
+        if len(found) == 1:
+            return found[0]
         known = ", ".join(name for candidate in MODEL_TYPES for name in candidate.served_names)
-        raise ModelError(f"{folder} has no {MODEL_TYPE_FILE} that tells its model type. Pass one with --model-type: {known}.")
+        raise ModelError(
+            f"{folder} has no {MODEL_TYPE_FILE} that tells its model type, and no chat template that does. Pass one with "
+            f"--model-type: {known}."
+        )
     try:
         name = json.loads(path.read_text(encoding="utf-8"))["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f'{path}: expected {{"model_type": "…"}} ({error!r}). Mend the file or pass --model-type.') from error
     return model_type(name)
+
+
+def _types_by_marks(folder: Path) -> list[ModelType]:
+    """The types whose tokens a folder's tokenizer has, and whose opening of a reply its chat template has."""
+    try:
+        added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+        tokens = {token["content"] for token in added}
+        jinja, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+        template = jinja.read_text("utf-8") if jinja.is_file() else json.loads(config.read_text("utf-8"))["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    ends = {kind.name: kind.format.prefix("assistant", kind.format.default_condition).strip() for kind in MODEL_TYPES}
+    return [kind for kind in MODEL_TYPES if tokens.issuperset({kind.format.end_of_turn}) and ends[kind.name] in str(template)]
 
 
 def load_template(kind: ModelType, folder: Path) -> ConversationTemplate:

@@ -36,6 +36,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, openchat_folder: Path) 
 @pytest.fixture(scope="session")
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The card's server, its old options included."""
-    options = ["--engine-use-ray", "--worker-use-ray", "--disable-log-requests", "--disable-log-stats"]
+    options = ["--engine-use-ray", "--worker-use-ray", "--disable-log-requests"]
     with running(tmp_path_factory.mktemp("server"), checkpoint, *options) as (started, _):
         yield started

@@ -46,7 +46,38 @@ register()
 from vllm.renderers.registry import RENDERER_REGISTRY
 from vllm.tokenizers.registry import TokenizerRegistry
 classes = RENDERER_REGISTRY.load_renderer_cls("openchat"), TokenizerRegistry.load_tokenizer_cls("openchat")
-print(json.dumps({"refused": refused, "help": help.getvalue(), "classes": [found.__name__ for found in classes]}))
+
+# The engine's whole table of routes, those of its developers' mode too, behind the gateway alone.
+import asyncio, os
+import httpx
+from ochat.serving.openai_api_server import make_parser
+os.environ["VLLM_SERVER_DEV_MODE"] = "1"
+from vllm.entrypoints.launchers.app import build_app
+args = make_parser().parse_args(["--enable-tokenizer-info-endpoint"])
+args.api_key, args.middleware, args.tokenizer_mode = ["secret"], ["ochat.serving.gateway.Gateway"], "auto"
+app = build_app(args, ("generate", "transcription", "realtime", "render", "embed", "classify", "score"), None)
+
+def walk(routes):
+    for route in routes:
+        inner = next((found.routes for found in (route, getattr(route, "original_router", None)) if getattr(found, "routes", None)), None)
+        if inner:
+            yield from walk(inner)
+        if getattr(route, "path", None):
+            yield from ((method, route.path) for method in getattr(route, "methods", None) or ["GET", "POST"])
+
+async def statuses():
+    from ochat.serving.routes import routes_at
+    answers = {}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        for method, path in sorted({*walk(app.routes)}):
+            listed = method in routes_at(path)
+            keyless = await client.request(method, path, json={})
+            keyed = None if listed else await client.request(method, path, json={}, headers={"authorization": "Bearer secret"})
+            answers[f"{method} {path}"] = listed, keyless.status_code, keyed and keyed.status_code
+    return answers
+
+found = {"refused": refused, "help": help.getvalue(), "classes": [found.__name__ for found in classes]}
+print(json.dumps({**found, "routes": asyncio.run(statuses())}))
 """
 
 REFUSED = {
@@ -150,6 +181,21 @@ def test_help_lists_our_options_beside_vllms(one_process: dict[str, Any]) -> Non
 
 def test_this_vllm_has_every_hook_and_takes_our_tokenizer_mode_once(one_process: dict[str, Any]) -> None:
     assert one_process["classes"] == ["OpenChatRenderer", "CachedHfTokenizer"]  # main has checked the hooks before
+
+
+def test_nothing_in_the_engines_whole_table_of_routes_answers_a_stranger(one_process: dict[str, Any]) -> None:
+    routes = one_process["routes"]
+    assert len(routes) > 60
+    assert {"POST /invocations", "POST /sleep", "POST /collective_rpc", "POST /v1/chat/completions"} <= set(routes)
+    for name, (is_listed, keyless, keyed) in routes.items():
+        if name == "GET /health":
+            assert keyless == 200
+        elif is_listed:
+            assert keyless == 401, name
+        else:
+            assert keyless in (404, 405), name
+            assert keyed in (404, 405), name
+    assert sum(is_listed for is_listed, *_ in routes.values()) >= 10
 
 
 @pytest.mark.parametrize("gone", ["json:JSONDecoder.no_such_hook", "json.no_such_module:x"])

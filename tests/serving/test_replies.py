@@ -90,7 +90,7 @@ def test_a_stream_that_is_cut_ends_in_an_error_and_nothing_follows() -> None:
     refusal = Refusal(HTTPStatus.GATEWAY_TIMEOUT, "Too long.")
     sent = passed_on([start("text/event-stream"), body(b'data: {"a":1}\n\n', True)], cut=refusal)
     event, done = sent[-1]["body"].split(b"\n\n")[:2]
-    assert json.loads(event.removeprefix(b"data: "))["error"]["message"] == "Too long."
+    assert json.loads(event.removeprefix(b"event: error\ndata: "))["error"]["message"] == "Too long."
     assert done == b"data: [DONE]"
     assert sent[-1]["more_body"] is False
 
@@ -104,3 +104,10 @@ def test_a_reply_that_has_not_begun_is_cut_to_an_error_alone() -> None:
 def test_a_reply_that_has_ended_is_not_cut() -> None:
     whole = [start("application/json"), body(b'{"a":1}')]
     assert passed_on(whole, cut=Refusal(HTTPStatus.GATEWAY_TIMEOUT, "Too long.")) == passed_on(whole)
+
+
+@pytest.mark.parametrize("error", [b'data: {"error": {"message": "x.py"}}\n\n', b'event: error\ndata: {"error": "x.py"}\n\n'])
+def test_an_error_in_a_stream_tells_nothing_of_the_inside(error: bytes) -> None:
+    sent = passed_on([start("text/event-stream"), body(error, True), body(b"data: [DONE]\n\n")])
+    assert b"x.py" not in sent[1]["body"]
+    assert json.loads(sent[1]["body"].removeprefix(b"event: error\ndata: "))["request_id"] == "abc"

@@ -22,6 +22,7 @@ END_OF_TURN, BEGIN = 32000, 1
 def metrics(server: Server, name: str, **labels: str) -> float:
     """The sum of a metric over its rows with these labels."""
     rows = [line for line in server.get("/metrics").text.splitlines() if re.match(rf"{name}(\{{| )", line)]
+    assert rows, f"no metric {name}"
     chosen = [row for row in rows if all(f'{label}="{value}"' in row for label, value in labels.items())]
     return sum(float(row.rpartition(" ")[2]) for row in chosen)
 

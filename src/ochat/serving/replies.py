@@ -10,6 +10,8 @@ from starlette.types import Message, Send
 
 from ochat.serving.refusal import INTERNAL, Refusal
 
+_ERRORS = (b'data: {"error"', b"event: error")  # how vLLM's begin, as OpenAI's and as Anthropic's
+
 
 def with_field(body: bytes, field: bytes) -> bytes:
     """A JSON object's bytes with `field` (`"name":value,`) in front."""
@@ -35,6 +37,7 @@ class Reply:
         self.status: int | None = None
         self.is_closed = False
         self.is_cut = False
+        self.has_failed = False  # in the middle of a stream, whose status had been 200
 
     def tell_condition(self, condition: str) -> None:
         """Put the condition into the reply."""
@@ -60,10 +63,20 @@ class Reply:
         if message["type"] == "http.response.body":
             if self._start is not None:
                 message = await self._begin_json(self._start, message)
-            elif self._is_stream and self._field:
-                message = {**message, "body": with_field_in_events(message.get("body", b""), self._field)}
+            elif self._is_stream:
+                message = {**message, "body": self._events(message.get("body", b""))}
             self.is_closed = not message.get("more_body", False)
         await self._send(message)
+
+    def _events(self, chunk: bytes) -> bytes:
+        """A stream's events with the field in front, and vLLM's error, which tells of its inside, in our words."""
+        if chunk.startswith(_ERRORS):
+            self.has_failed = True
+            return self._event(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+        return with_field_in_events(chunk, self._field) if self._field else chunk
+
+    def _event(self, refusal: Refusal) -> bytes:
+        return b"event: error\ndata: " + refusal.body(self.request_id) + b"\n\n"
 
     async def _begin_json(self, start: Message, message: Message) -> Message:
         """Send the reply's start, and return its body with the field in front."""
@@ -92,5 +105,5 @@ class Reply:
             self.status = refusal.status.value
             await refusal.send(self._send, self.request_id)
         elif self._is_stream:
-            event = b"data: " + refusal.body(self.request_id) + b"\n\ndata: [DONE]\n\n"
-            await self._send({"type": "http.response.body", "body": event, "more_body": False})
+            last = self._event(refusal) + b"data: [DONE]\n\n"
+            await self._send({"type": "http.response.body", "body": last, "more_body": False})

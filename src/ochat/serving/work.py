@@ -72,6 +72,8 @@ class Work:
         status = refusal.status.value if refusal else self.reply.status or CLIENT_LEFT
         if refusal:
             outcome = "failed"
+        elif self.reply.has_failed:
+            outcome, status = "failed", 500
         elif self._client_left or not self.reply.is_closed:
             outcome, status = "aborted", CLIENT_LEFT
         else:

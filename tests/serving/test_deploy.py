@@ -1,0 +1,85 @@
+"""The examples of deploy/: nginx before a real server; the unit and the container's words are read by the launcher's parser."""
+
+import re
+import shlex
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from live_server import Server, free_port, wait_for
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+USER = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def proxy(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client of nginx, which runs by our example with this machine's ports and a certificate of its own."""
+    if not shutil.which("nginx") or not shutil.which("openssl"):
+        pytest.skip("needs nginx and openssl: apt-get install nginx openssl")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "key", "-out", tmp_path / "cert"]
+    subprocess.run(made, check=True, capture_output=True)
+    port = free_port()
+    text = (DEPLOY / "nginx.conf").read_text()
+    for old, new in {
+        "listen 443": f"listen {port}",
+        "127.0.0.1:18888": server.url.removeprefix("http://"),
+        "/etc/ssl/llm.example.org.pem": str(tmp_path / "cert"),
+        "/etc/ssl/llm.example.org.key": str(tmp_path / "key"),
+        "http {": f"http {{\naccess_log off;\nclient_body_temp_path {tmp_path}/body;\nproxy_temp_path {tmp_path}/proxy;\n"
+        f"fastcgi_temp_path {tmp_path}/f; uwsgi_temp_path {tmp_path}/u; scgi_temp_path {tmp_path}/s;",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "nginx.conf").write_text(f"daemon off;\npid {tmp_path}/pid;\n{text}")
+    command = ["nginx", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    context = ssl.create_default_context(cafile=str(tmp_path / "cert"))
+    try:
+        with httpx.Client(
+            base_url=f"https://localhost:{port}/llm", verify=context, headers=server.headers(), timeout=60
+        ) as client:
+
+            def is_up() -> bool:
+                assert process.poll() is None, (tmp_path / "error").read_text()
+                try:
+                    return client.get("/health").is_success
+                except httpx.TransportError:
+                    return False
+
+            wait_for(is_up)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_nginx_gives_tls_a_path_of_its_own_and_streams_as_they_come(proxy: httpx.Client) -> None:
+    assert proxy.get("/v1/conditions").json()["default"] == "GPT4 Correct"
+    assert proxy.get("/v1/models", headers={"authorization": ""}).status_code == 401
+    assert proxy.get("/metrics").status_code == 404
+    body = {"model": "tiny", "messages": USER, "max_tokens": 200, "ignore_eos": True, "stream": True}
+    with proxy.stream("POST", "/v1/chat/completions", json=body) as stream:
+        pieces = list(stream.iter_raw())
+    assert len(pieces) > 20
+    assert pieces[-1].endswith(b"data: [DONE]\n\n")
+    assert proxy.post("/v1/chat/completions", content=b"x" * 5_000_000).status_code == 413
+
+
+def test_the_unit_and_the_container_start_the_server_with_options_that_exist() -> None:
+    unit = (DEPLOY / "ochat.service").read_text().replace("\\\n", " ")
+    words = shlex.split(re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)[0])
+    assert words[1:3] == ["-m", "ochat.serving.openai_api_server"]
+    from ochat.serving.gateway_options import GatewayOptions
+
+    known = {f"--{name.replace('_', '-')}" for name in GatewayOptions.__dataclass_fields__}
+    known |= {"--model", "--log-file", "--shutdown-timeout", "--host"}
+    text = unit + (DEPLOY / "Containerfile").read_text()
+    used = set(re.findall(r"(?<![\w-])--(?:model|host|api-key-file|usage-log|log-file|shutdown-timeout)\b", text))
+    assert {"--model", "--api-key-file", "--host"} <= used <= known
+    assert set(re.findall(r"--[a-z-]+", " ".join(words))) <= known
