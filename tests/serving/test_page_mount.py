@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from live_server import Server, environment, free_port, wait_until_ready
 from playwright.sync_api import Locator, Page, expect
@@ -77,9 +76,17 @@ def set_most_tokens(page: Page, n: int) -> None:
     page.keyboard.press("Enter")
 
 
-def converse(page: Page, url: str) -> None:
-    """First message, stop, regenerate, edit, against a server that answers anything."""
+def enter(page: Page, url: str, key: str = "") -> None:
+    """Open the page, and give the key that the server asks for."""
     page.goto(url)
+    if key:
+        page.fill("#key [name=key]", key)
+        page.get_by_role("button", name="Use it").click()
+
+
+def converse(page: Page, url: str, key: str = "") -> None:
+    """First message, stop, regenerate, edit, against a server that answers anything."""
+    enter(page, url, key)
     expect(page.get_by_label("Condition", exact=True)).to_have_value("GPT4 Correct")
     ask(page, "Tell me a long story.")
     expect(replies(page).locator(".body")).not_to_be_empty(timeout=ANSWERED_MS)
@@ -98,11 +105,11 @@ def converse(page: Page, url: str) -> None:
 
 
 def test_a_conversation_with_the_server_that_serves_the_page(page: Page, server: Server) -> None:
-    converse(page, server.url)
+    converse(page, server.url, server.key)
 
 
 def test_conditions_side_by_side_and_a_vote_import_as_two_classes(page: Page, server: Server, tmp_path: Path) -> None:
-    page.goto(server.url)
+    enter(page, server.url, server.key)
     expect(page.get_by_label("Condition", exact=True)).to_have_value("GPT4 Correct")
     set_most_tokens(page, 4)
     page.click("#add-lane")
@@ -125,7 +132,7 @@ def test_conditions_side_by_side_and_a_vote_import_as_two_classes(page: Page, se
 
 
 def test_what_the_model_sees_is_what_the_server_fed_it(page: Page, server: Server) -> None:
-    page.goto(server.url)
+    enter(page, server.url, server.key)
     page.click("#open-settings")
     page.fill("#settings [name=system]", "Be brief. Ü😀")
     page.fill("#settings [name=max_tokens]", "3")
@@ -138,9 +145,9 @@ def test_what_the_model_sees_is_what_the_server_fed_it(page: Page, server: Serve
     request = asked.value.post_data_json
     replies(page).last.get_by_role("button", name="What the model saw").click()
     body = {**request, "stream": False, "stream_options": None, "return_token_ids": True}
-    fed = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()["prompt_token_ids"]
+    fed = server.post("/v1/chat/completions", **body).json()["prompt_token_ids"]
     expect(page.locator("#inspector .ids")).to_have_text(" ".join(map(str, fed)))
-    text = httpx.post(f"{server.url}/detokenize", json={"model": request["model"], "tokens": fed}, timeout=60).json()["prompt"]
+    text = server.post("/detokenize", model=request["model"], tokens=fed).json()["prompt"]
     shown = page.locator("#inspector .prompt").evaluate("(element) => element.textContent")
     assert shown.replace(" ", "") == text.replace(" ", "")  # SentencePiece tokens show a blank that decoding drops
     marks = page.locator("#inspector .control").all_text_contents()
