@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from live_server import Server
@@ -10,6 +11,7 @@ from live_server import Server
 from ochat.serving.routes import routes_at
 
 
+@pytest.mark.soak
 def test_no_request_that_the_openapi_describes_is_a_failure_of_the_servers(server: Server) -> None:
     whole = server.get("/openapi.json").json()
     whole["paths"] = {
