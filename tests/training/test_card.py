@@ -15,7 +15,9 @@ from toys import tiny_model
 from ochat.conversation import Conversation, Message
 from ochat.data.licences import is_non_commercial
 from ochat.registry import MODEL_TYPES, ModelType, load_template, model_type
-from ochat.serving.gateway import move_condition
+from ochat.serving.conditions import server_conditions, take_condition
+from ochat.serving.gateway_options import GatewayOptions
+from ochat.serving.routes import routes_at
 from ochat.training.card import CITATION, CardFacts, Evaluation, card_text, plain
 from ochat.training.checkpoint import save_checkpoint
 
@@ -117,8 +119,8 @@ def test_the_curls_send_what_the_server_takes(checkpoint: Path, card: str) -> No
     plain_request, conditioned = requests_of(card)
     assert "condition" not in plain_request
     assert conditioned["condition"] == POOR
-    moved = json.loads(move_condition("/v1/chat/completions", json.dumps(conditioned).encode()))
-    assert moved["chat_template_kwargs"] == {"condition": POOR}
+    served = server_conditions(model_type("openchat_smollm2"), GatewayOptions(conditions=(POOR,)))
+    assert take_condition(conditioned, routes_at("/v1/chat/completions")["POST"], served) == POOR
     template = load_template(model_type("openchat_smollm2"), checkpoint)
     template.prompt(Conversation(items=(Message(role="user", content="x"),), condition=str(conditioned["condition"])))
 
