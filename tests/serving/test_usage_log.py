@@ -27,6 +27,23 @@ def test_a_file_that_was_moved_is_begun_anew(tmp_path: Path) -> None:
     assert ((tmp_path / "old").read_text(), path.read_text()) == ('{"id": 1}\n{"id": 2}\n', '{"id": 3}\n')
 
 
+def test_where_no_new_file_can_be_begun_it_is_told_once_and_the_old_one_is_kept_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    log = UsageLog(tmp_path / "logs" / "usage.jsonl")
+    (tmp_path / "logs").rename(tmp_path / "away")
+    for number in range(2):
+        log.reopen_if_moved()
+        log.write({"id": number})
+    assert (tmp_path / "away" / "usage.jsonl").read_text().count("\n") == 2
+    assert capsys.readouterr().err.count("can't be written") == 1
+    (tmp_path / "logs").mkdir()
+    log.reopen_if_moved()
+    log.write({"id": 2})
+    assert (tmp_path / "logs" / "usage.jsonl").read_text() == '{"id": 2}\n'
+
+
 def test_a_full_disk_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     log = UsageLog(Path("/dev/full"))
     log.write({"id": 1})

@@ -28,4 +28,4 @@ def main(options: Options) -> None:
         names = ", ".join(key.name for key in keys) or "none"
         raise OchatError(f"{options.file} has no key named {options.name}. It has: {names}.")
     write_keys(options.file, left)
-    print(f"{options.name} is revoked; {len(left)} keys are left.")
+    print(f"{options.name} is revoked. Left: {', '.join(key.name for key in left) or 'no key, so nobody may ask'}.")

@@ -19,6 +19,7 @@ class UsageLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._failed = False
+        self._is_lost = False  # moved away, and no new one can be begun
         self._file = self._open()
 
     def _open(self) -> int:
@@ -38,13 +39,20 @@ class UsageLog:
             self._failed = True
 
     def reopen_if_moved(self) -> None:
-        """Begin a new file where the old one was moved or removed, as log rotation does."""
+        """Begin a new file where the old one was moved or removed, as log rotation does; the old one is kept on where that fails."""
         try:
             if self._path.stat().st_ino == os.fstat(self._file).st_ino:
                 return
-        except FileNotFoundError:
+        except OSError:
             pass
-        old, self._file = self._file, self._open()
+        try:
+            old, self._file = self._file, self._open()
+        except OchatError as error:
+            if not self._is_lost:
+                print(f"ochat: {error} Its lines go to the file that was moved.", file=sys.stderr, flush=True)
+            self._is_lost = True
+            return
+        self._is_lost = False
         os.close(old)
 
 
