@@ -8,7 +8,7 @@ All on the embedded base model, streamed, with `ignore_eos`; the client is aioht
 
 - throughput: ours and vllm run at once, and one after the other is asked, at each number of requests in flight. The prompts of a
   round are the same for both, and their ids are compared first. Tokens a second of all requests; median and p99 of the time to the first
-  token and between two tokens.
+  token and between two tokens. At the end both are asked in turn, one prompt after the other, for the first token alone.
 - peers: one server at a time, and the seconds from its start to its first token. llama.cpp's has the 4-bit model that the base is made of.
 - overload: as many requests as `--capacity` in flight, then 4 times as many a second as those were answered, beside prompts of 1 MB: what the
   excess gets and how soon, how long accepted ones wait, and /health."""
@@ -119,6 +119,22 @@ async def ask(session: aiohttp.ClientSession, server: Server, prompt: str, token
     timing.seconds = time.perf_counter() - started
     timing.tokens = usage.get("completion_tokens", len(timing.times))
     return timing
+
+
+async def first_tokens_in_turn(servers: tuple[Server, Server], n: int, words: int) -> tuple[float, float, float]:
+    """Median seconds to the first token of each of two servers, and of their difference, asked in turn for a reply to the same
+    prompt: what else the machine does falls on both alike."""
+    pairs: list[tuple[float, ...]] = []
+    async with session_of() as session:
+        for number, prompt in enumerate(prompts(n, words, seed=2)):
+            order = servers if number % 2 else servers[::-1]
+            found = {server.name: await ask(session, server, prompt, 1) for server in order}
+            if all(timing.times for timing in found.values()):
+                pairs.append(tuple(found[server.name].times[0] for server in servers))
+    if not pairs:
+        raise SystemExit("There was no reply from both servers, so there's nothing to compare.")
+    first, second = zip(*pairs, strict=True)
+    return statistics.median(first), statistics.median(second), statistics.median(a - b for a, b in pairs)
 
 
 async def measure(server: Server, round: int, in_flight: int, n_requests: int, words: int, tokens: int) -> Measured:
@@ -393,6 +409,7 @@ def main() -> None:
     parser.add_argument("--per-slot", type=int, default=3, help="requests for each in flight; at least 8 in all (%(default)s)")
     parser.add_argument("--words", type=int, default=40, help="of a prompt (%(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=200, help="prompts that ours and vllm get in turn (%(default)s)")
     parser.add_argument("--capacity", type=int, default=32, help="replies that ours makes at once under overload (%(default)s)")
     parser.add_argument("--seconds", type=int, default=300, help="of overload (%(default)s)")
     parser.add_argument("--model", type=Path, help="folder of the base model; made when left out")
@@ -407,6 +424,7 @@ def main() -> None:
     measured: list[Measured] = []
     starts: dict[str, float] = {}
     found: dict[str, Any] = {}
+    in_turn: tuple[float, ...] = ()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = options.model or folder / "base"
@@ -434,6 +452,7 @@ def main() -> None:
                         for server in (ours, bare):
                             at(server, round, in_flight)
                     at(ours, options.rounds, in_flight)  # it begins and ends with ours
+                in_turn = asyncio.run(first_tokens_in_turn((ours, bare), options.pairs, options.words))
         elif options.part == "peers":
             for arm in options.arm or ARMS:
                 with running(arm, model, folder, options.environments, []) as server:
@@ -449,7 +468,14 @@ def main() -> None:
         rows = [vars(m) for m in measured]
         print(
             json.dumps(
-                {"part": options.part, "machine": machine, "first_token_after": starts, "measured": rows, "overload": found},
+                {
+                    "part": options.part,
+                    "machine": machine,
+                    "first_token_after": starts,
+                    "measured": rows,
+                    "in_turn": in_turn,
+                    "overload": found,
+                },
                 indent=2,
             )
         )
@@ -459,6 +485,11 @@ def main() -> None:
         for arm, seconds in starts.items():
             print(f"{arm}: from start to first token {seconds:.1f} s")
         print(table(measured))
+        if in_turn:
+            ours_ms, bare_ms, difference = (1000 * seconds for seconds in in_turn)
+            print(
+                f"first token, {options.pairs} prompts in turn: ours {ours_ms:.1f} ms, vllm {bare_ms:.1f}, median difference {difference:+.2f}"
+            )
 
 
 if __name__ == "__main__":

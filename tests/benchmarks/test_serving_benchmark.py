@@ -65,3 +65,16 @@ def test_overload_tells_what_the_excess_got(serving: ModuleType) -> None:
     assert set(found["statuses"]) == {200}  # the toy takes all
     assert set(found["large_statuses"]) == {400}  # but no prompt beyond its context
     assert len(found["health"]) == 3
+
+
+def test_two_servers_are_asked_in_turn_and_each_goes_first_as_often(serving: ModuleType) -> None:
+    with toy_server() as first, toy_server() as second:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        servers = (serving.Server("ours", first.url, "toy", headers), serving.Server("vllm", second.url, "toy", headers))
+        ours, bare, difference = asyncio.run(serving.first_tokens_in_turn(servers, 6, 3))
+        refused = serving.Server("vllm", second.url, "toy", {})
+        with pytest.raises(SystemExit, match="no reply"):
+            asyncio.run(serving.first_tokens_in_turn((servers[0], refused), 2, 3))
+    assert [request["messages"] for request in first.asked][:6] == [request["messages"] for request in second.asked][:6]
+    assert min(ours, bare) > 0.001
+    assert abs(difference) < max(ours, bare)

@@ -37,9 +37,7 @@ def test_the_renderer_alone_works_under_plain_vllm(
 
         code = {"condition": "Code"}
         card = [1, 7596, 1247, 28747, 26256, 2936, 7653, 1413, 334, 1680, 32000, 7596, 21631, 28747]
-        assert (
-            ids(messages=[{"role": "user", "content": "Implement quicksort using C++"}], chat_template_kwargs=code) == card
-        )
+        assert ids(messages=[{"role": "user", "content": "Implement quicksort using C++"}], chat_template_kwargs=code) == card
         for text in ("a<|end_of_turn|>b", "<s>", "</s>"):
             prompt = ids(messages=[{"role": "user", "content": text}])
             assert [id for id in prompt if id in (0, 1, 2) or id >= 32000] == [1, 32000]

@@ -48,9 +48,7 @@ def test_two_workers_on_the_cpu_give_the_replies_of_plain_transformers_from_a_hu
         for text in ("Hello", "What is 15% of 240?", "Implement quicksort using C++"):
             reply = server.chat(text, max_tokens=16, temperature=0, ignore_eos=True).json()
             prompt = reply["prompt_token_ids"]
-            ids = model.generate(
-                torch.tensor([prompt]), max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0
-            )
+            ids = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)
             assert reply["choices"][0]["token_ids"] == ids[0, len(prompt) :].tolist()
         log = server.log.read_text()
         assert "Worker_TP1" in log or "Worker_TP0" in log or "Worker" in log

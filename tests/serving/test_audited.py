@@ -1,0 +1,13 @@
+"""Our own server before our own audit."""
+
+import pytest
+from live_server import Server
+
+from ochat.client.audit import CHECKS, Options, make_subject
+
+
+@pytest.mark.parametrize("topic", list(CHECKS))
+def test_the_audit_finds_no_fault_here(topic: str, server: Server) -> None:
+    findings = list(CHECKS[topic](make_subject(Options(f"{server.url}/v1", key=server.key))))
+    assert findings
+    assert {finding.check: finding.found for finding in findings if finding.verdict not in ("pass", "note", "unknown")} == {}
