@@ -96,6 +96,9 @@ REFUSED = {
     "--host 0.0.0.0 lets others call this server": "--model MODEL --host 0.0.0.0",
     "/no/keys can't be read": "--model MODEL --api-key-file /no/keys",
     "--disable-log-requests and --enable-log-requests": "--disable-log-requests --enable-log-requests",
+    "--max-in-flight is 0. Give more than 0.": "--model MODEL --max-in-flight 0",
+    "--request-timeout is -1. Give more than 0.": "--model MODEL --request-timeout -1",
+    "--log-max-mb is 0": "--model MODEL --log-max-mb 0",
     "Port PORT is in use": "--model MODEL --port PORT",
 }
 
@@ -425,6 +428,25 @@ def test_names_of_the_users_come_first(model: Path) -> None:
     args = chosen(model, served_model_name=["mine", "final"], additional_config={"a": 1})
     assert args.served_model_name == ["mine", "final", "openchat_3.5", "openchat_v3.2_mistral"]
     assert args.additional_config == {"a": 1, "ochat_model_type": "openchat_v3.2_mistral"}
+
+
+def test_conditions_that_the_template_cannot_take_are_refused(model: Path) -> None:
+    chosen(model, conditions=["Mine", "none"], default_condition="Mine")
+    for given, found in (
+        ({"conditions": ["Code", "<|end_of_turn|>"]}, "holds a control token"),
+        ({"default_condition": "x" * 1000}, "must be one line"),
+        ({"default_condition": "auto"}, "can't be 'auto'"),
+    ):
+        with pytest.raises(OchatError, match=found):
+            chosen(model, **given)
+
+
+def test_conditions_for_a_type_without_any_are_refused(tmp_path: Path, toy_folder: Callable[..., Path]) -> None:
+    folder = shutil.copytree(toy_folder("chatml_8192"), tmp_path / "final")
+    (folder / "config.json").write_text("{}")
+    chosen(folder)
+    with pytest.raises(OchatError, match="takes no condition; found 'Code'"):
+        chosen(folder, default_condition="Code")
 
 
 def test_a_model_that_does_not_fit_its_type_is_refused_before_it_loads(model: Path) -> None:

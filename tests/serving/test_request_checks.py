@@ -23,7 +23,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     [
         ({}, 1),
         ({"n": 3}, 3),
-        ({"n": "3"}, 1),  # vLLM says what is wrong with it
+        ({"n": -3}, 1),  # vLLM says what is wrong with it
         ({"prompt": "ab", "n": 2}, 2),
         ({"prompt": ["a", "b"], "n": 2}, 4),
         ({"prompt": [1, 2, 3]}, 1),
@@ -38,6 +38,12 @@ def test_choices_are_counted_over_prompts(request_: dict[str, Any], expected: in
     ("request_", "found"),
     [
         ({"n": 5}, "asks for 5 replies. Ask for at most 4"),
+        ({"n": "5"}, "`n` is '5'. Give a whole number."),  # vLLM reads these as numbers
+        ({"n": 5.0}, "`n` is '5.0'"),
+        ({"n": True}, "`n` is 'True'"),
+        ({"n": [5]}, "`n` is"),
+        ({"max_tokens": "101"}, "`max_tokens` is '101'. Give a whole number."),
+        ({"bad_words": ["x"] * 17}, "`bad_words` may hold 16"),
         ({"messages": [{}] * 2001}, "`messages` has 2001 entries"),
         ({"stop": ["x"] * 17}, "`stop` may hold 16"),
         ({"stop": "x" * 1001}, "of 1000 characters"),

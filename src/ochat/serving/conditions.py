@@ -11,7 +11,7 @@ from ochat.serving.gateway_options import GatewayOptions
 from ochat.serving.refusal import bad_request
 from ochat.serving.routes import Route
 
-_AUTO = "`condition` can't be 'auto': vLLM reads that as absent. Give another name."
+AUTO_IS_RESERVED = "`condition` can't be 'auto': vLLM reads that as absent. Give another name."
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Conditions:
     def check(self, condition: str) -> str:
         """The condition of the reply, the default for "". Raises Refusal for one that isn't known here."""
         if condition == "auto":
-            raise bad_request(_AUTO, "condition")
+            raise bad_request(AUTO_IS_RESERVED, "condition")
         if not self.default:
             if condition not in ("", NO_CONDITION):
                 raise bad_request(f"This model type takes no condition; found {condition!r}. Leave it out.", "condition")

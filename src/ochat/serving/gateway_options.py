@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ochat.errors import OchatError
+
 # What the launcher leaves in vLLM's arguments for the gateway: keys by their hashes, and a secret for all API processes.
 KEYS_ARGUMENT = "ochat_keys"
 SECRET_ARGUMENT = "ochat_secret"
@@ -38,6 +40,12 @@ class GatewayOptions:
     log_max_mb: float = _flag(100.0, "size at which --log-file and --request-log are rotated", type=float, metavar="MB")
     log_max_count: int = _flag(5, "old files of theirs that are kept", type=int, metavar="N")
     i_know_this_is_open: bool = _flag(False, "listen beyond this machine though no key is asked for")
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            number = getattr(self, option.name)
+            if isinstance(number, int | float) and number is not False and number <= 0:
+                raise OchatError(f"--{option.name.replace('_', '-')} is {number:g}. Give more than 0.")
 
     @property
     def max_body_bytes(self) -> int:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NoReturn
 from ochat.errors import ModelError, OchatError, require
 from ochat.hub import MODEL_FILES, TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, load_template
+from ochat.serving.conditions import AUTO_IS_RESERVED
 from ochat.serving.cpu import GIB, available_memory, kv_cache_bytes, thread_binding, usable_cores, weight_bytes
 from ochat.serving.engine_died import ENGINE_DIED
-from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, add_flags
+from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, add_flags, options_of
 from ochat.serving.keys import KeyStore, named_keys
 from ochat.serving.log_file import redirect
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks, check_version
@@ -206,6 +207,7 @@ def take_keys(args: Namespace, environ: MutableMapping[str, str]) -> None:
 def choose_model(args: Namespace) -> None:
     """Find the model, its type and its tokenizer, and fill in what follows from them."""
     named, folder, tokenizer, kind = find_model(args.model, args.model_tag, args.tokenizer, args.model_type)
+    check_conditions(args, kind, tokenizer)
     name = folder.name if Path(named).expanduser().is_dir() else named
     args.model = args.model_tag = str(folder)
     args.tokenizer = str(tokenizer)
@@ -213,6 +215,18 @@ def choose_model(args: Namespace) -> None:
     args.additional_config = {**(args.additional_config or {}), MODEL_TYPE_KEY: kind.name}
     if args.max_model_len is None:
         args.max_model_len = shorter_context(kind, folder)
+
+
+def check_conditions(args: Namespace, kind: ModelType, tokenizer: Path) -> None:
+    """Raise OchatError where --conditions or --default-condition names what the template can't take."""
+    options = options_of(args)
+    named = [name for name in (*options.conditions, options.default_condition) if name]
+    if "auto" in named:
+        raise OchatError(AUTO_IS_RESERVED)
+    if named:
+        template = load_template(kind, tokenizer)
+        for name in named:
+            template.check_condition(name)
 
 
 def find_model(

@@ -116,10 +116,17 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
         raise bad_request("`tools` has no place in this model's template: it can't call any. Leave it out.", "tools")
 
 
+def _whole_number(request: dict[str, Any], name: str) -> int | None:
+    """A field's number, where it has one. Raises Refusal for `"50"` and `50.0`, which vLLM would read as 50, past our bounds."""
+    number = request.get(name)
+    if number is None or type(number) is int:
+        return number
+    raise bad_request(f"`{name}` is {str(number)[:128]!r}. Give a whole number.", name)
+
+
 def choices(request: dict[str, Any]) -> int:
     """How many replies a request asks for: one for each prompt and each `n`."""
-    n, prompt = request.get("n"), request.get("prompt")
-    n = n if isinstance(n, int) and n > 0 else 1
+    n, prompt = max(1, _whole_number(request, "n") or 1), request.get("prompt")
     several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)  # else the ids of one prompt
     return n * (len(prompt) if isinstance(prompt, list) and several else 1)
 
@@ -136,7 +143,7 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         raise bad_request(
             f"`{route.conversation}` has {len(messages)} entries. Send at most {MAX_MESSAGES}.", route.conversation
         )
-    for name in ("stop", "stop_sequences"):
+    for name in ("stop", "stop_sequences", "bad_words"):
         stops = request.get(name)
         listed = stops if isinstance(stops, list) else [stops]
         if len(listed) > MAX_STOPS or any(isinstance(stop, str) and len(stop) > MAX_STOP_LENGTH for stop in listed):
@@ -144,10 +151,10 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
     max_reply_tokens = options.max_reply_tokens
     if max_reply_tokens is None or not route.max_tokens:
         return
-    given = [name for name in route.max_tokens if name in request]
-    for name in given:
-        if isinstance(request[name], int) and request[name] > max_reply_tokens:
-            raise bad_request(f"`{name}` is {request[name]}. Ask for at most {max_reply_tokens} tokens.", name)
+    given = {name: _whole_number(request, name) or 0 for name in route.max_tokens if name in request}
+    for name, tokens in given.items():
+        if tokens > max_reply_tokens:
+            raise bad_request(f"`{name}` is {tokens}. Ask for at most {max_reply_tokens} tokens.", name)
     if not given:
         request[route.max_tokens[0]] = max_reply_tokens
 
