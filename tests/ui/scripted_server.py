@@ -27,7 +27,8 @@ def _error(status: int, message: str, **headers: str) -> Response:
 
 
 class ScriptedServer:
-    """Models `one` and `two`. A prompt is an order: `say TEXT`, `status N`, `break`, `forever`."""
+    """Models `one` and `two`. A prompt is an order: `say TEXT`, `status N`, `break`, `forever`, `wait` (for ever, before any word),
+    `raw TEXT` (TEXT is the whole answer, an HTML page by its own word)."""
 
     def __init__(self, key: str = "") -> None:
         self.key = key
@@ -49,6 +50,13 @@ class ScriptedServer:
         if order == "status":
             message = {400: TOO_LONG}.get(int(rest), "as told")
             return _error(int(rest), message, **({"Retry-After": "7"} if rest == "429" else {}))
+        if order == "raw":
+            return Response(rest, media_type="text/html", headers={"Set-Cookie": "a=b", "Content-Security-Policy": "*"})
+        if order == "wait":
+            self.n_running += 1
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.02)
+            self.n_running -= 1
         return StreamingResponse(self._events(order, rest or order), media_type="text/event-stream")
 
     async def _events(self, order: str, text: str) -> AsyncIterator[str]:

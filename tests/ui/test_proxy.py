@@ -1,8 +1,10 @@
 """`ochat ui` passes on what the page asks, and nothing else."""
 
 import json
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -14,6 +16,13 @@ from ochat.ui.proxy import make_app, upstream
 from ochat.ui.run import Options, main
 
 Scripted = tuple[ScriptedServer, str]
+
+
+def wait_for(comes: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not comes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def body(order: str) -> dict[str, object]:
@@ -30,6 +39,8 @@ def test_the_page_and_its_files_are_answered_with_the_policy(scripted: Scripted)
         again = httpx.get(url + path, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
     assert httpx.get(f"{url}/ui/nosuch.js").status_code == 404
+    for path in ("/ui/nosuch.js", "/nosuch", "/ui", "/ui/"):
+        assert "default-src 'none'" in httpx.get(url + path).headers["content-security-policy"]
     assert httpx.get(f"{url}/ui/../page.py").status_code == 404
     assert [httpx.get(url + path).headers["location"] for path in ("/ui", "/ui/")] == ["./", "../"]
 
@@ -40,10 +51,26 @@ def test_replies_are_passed_on_as_they_come(scripted: Scripted) -> None:
         assert answer.headers["content-type"].startswith("text/event-stream")
         first = next(answer.iter_lines())  # a reply that never ends would else be waited for for ever
         assert "word" in json.loads(first.removeprefix("data: "))["choices"][0]["delta"]["content"]
-    deadline = time.monotonic() + 10
-    while server.n_running and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert server.n_running == 0  # who stops reading here stops the server
+    wait_for(lambda: server.n_running == 0)  # who stops reading here stops the server
+
+
+def test_who_stops_waiting_for_the_first_word_stops_the_server(scripted: Scripted) -> None:
+    server, url = scripted
+    parts = urlsplit(url)
+    request = json.dumps(body("wait"))
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(request)}\r\n\r\n"
+        connection.sendall((head + request).encode())
+        wait_for(lambda: server.n_running == 1)
+    wait_for(lambda: server.n_running == 0)
+
+
+def test_an_answer_that_is_opened_as_a_page_can_do_nothing(scripted: Scripted) -> None:
+    answer = httpx.post(f"{scripted[1]}/v1/chat/completions", json=body("raw <script>alert(1)</script>"))
+    assert answer.text == "<script>alert(1)</script>"
+    assert answer.headers.get_list("content-security-policy") == ["default-src 'none'; sandbox; frame-ancestors 'none'"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "set-cookie" not in answer.headers
 
 
 def test_errors_are_passed_on_as_they_are(scripted: Scripted) -> None:

@@ -47,9 +47,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
     response: Response
     if path in ("/ui", PREFIX):
-        response = RedirectResponse("./" if path == "/ui" else "../")
+        response = RedirectResponse("./" if path == "/ui" else "../", headers=HEADERS)
     elif path not in FILES:
-        response = Response("Not found. The chat page is at the root of this server.\n", 404, media_type="text/plain")
+        response = Response("Not found. The chat page is at the root of this server.\n", 404, HEADERS, "text/plain")
     else:
         content, headers = FILES[path]
         if Headers(scope=scope).get("if-none-match") == headers["ETag"]:

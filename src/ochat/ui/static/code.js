@@ -43,7 +43,7 @@ const FAMILIES = [
 const MARKUP = new Set(["html", "xml", "svg", "xhtml"]);
 const MAX_LETTERS = 100_000; // beyond, it's shown plain
 
-const quoted = (mark) => `${mark}(?:[^${mark}\\\\\\n]|\\\\[^])*(?:${mark}|$|(?=\\n))`;
+const quoted = (mark) => `${mark}(?:[^${mark}\\\\\\n]|\\\\[^])*\\\\?(?:${mark}|$|(?=\\n))`;
 const scanners = new Map();
 for (const [names, family] of FAMILIES) {
   const scanner = makeScanner(family);
@@ -74,7 +74,7 @@ export function highlight(code, language) {
   if (MARKUP.has(language))
     return scan(
       code,
-      /(?<comment><!--[^]*?(?:-->|$))|(?<keyword><\/?[A-Za-z][\w:-]*|\/?>)|(?<string>"[^"\n]*"|'[^'\n]*')|(?<key>[\w:-]+(?==["']))/g,
+      /(?<comment><!--[^]*?(?:-->|$))|(?<keyword><\/?[A-Za-z][\w:-]*|\/?>)|(?<string>"[^"\n]*"|'[^'\n]*')|(?<key>(?<![\w:-])[\w:-]+(?==["']))/g,
     );
   if (language === "diff" || language === "patch")
     return scan(code, /(?<meta>^@@[^\n]*)|(?<string>^\+[^\n]*)|(?<deleted>^-[^\n]*)/gm);

@@ -5,14 +5,18 @@
 // models write of CommonMark and GitHub's tables, tasks and strikethrough, and TeX between $…$, $$…$$, \(…\) and \[…\]. A line
 // break is a line break, as chats have it.
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`{]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$/;
+// No pattern may read a stretch of text in two ways: a long line that fits none would cost its square.
+const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
+const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*))?$/;
 const RULE = /^ {0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$/;
 const QUOTE = /^ {0,3}>/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])([ \t]+|$)/;
 const MATH = /^ {0,3}(\$\$|\\\[)/;
-const DELIMITER_ROW = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+const DELIMITER_ROW = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*(?:\|[ \t]*)?$/;
 const MAX_DEPTH = 12; // of lists and quotes in each other
+const MAX_INLINE_DEPTH = 40; // of emphasis: beyond, the marks are text
+const MAX_COLUMNS = 100; // each row has them all, so a table of more isn't one
+const MAX_FORMULA_LINES = 200;
 const LINK = /^(?:https?:\/\/|mailto:)/i;
 
 export function markdown(text) {
@@ -44,7 +48,10 @@ function block(lines, at, depth) {
     if (math) return math;
   }
   match = HEADING.exec(line);
-  if (match) return [{ tag: `h${match[1].length}`, children: inline(match[2] ?? "") }, at + 1];
+  if (match) {
+    const title = (match[2] ?? "").trimEnd().replace(/(?<=^|[ \t])#+$/, "");
+    return [{ tag: `h${match[1].length}`, children: inline(title.trim()) }, at + 1];
+  }
   if (RULE.test(line)) return [{ tag: "hr", children: [] }, at + 1];
   if (depth < MAX_DEPTH && QUOTE.test(line)) {
     let end = at;
@@ -53,8 +60,8 @@ function block(lines, at, depth) {
     return [{ tag: "blockquote", children: blocks(inner, depth + 1) }, end];
   }
   if (depth < MAX_DEPTH && ITEM.test(line)) return list(lines, at, depth);
-  if (line.includes("|") && at + 1 < lines.length && lines[at + 1].includes("|") && DELIMITER_ROW.test(lines[at + 1])) {
-    return table(lines, at);
+  if (line.includes("|") && lines[at + 1]?.includes("|") && DELIMITER_ROW.test(lines[at + 1])) {
+    if (cells(lines[at + 1]).length <= MAX_COLUMNS) return table(lines, at);
   }
   let end = at + 1;
   while (end < lines.length && lines[end].trim() && !interrupts(lines[end], depth)) end += 1;
@@ -93,7 +100,7 @@ function fenced(lines, at, match) {
     .slice(at + 1, end)
     .map((one) => one.slice(Math.min(indent, indentOf(one))))
     .join("\n");
-  return [{ tag: "code-block", language: match[2].toLowerCase(), children: [text] }, Math.min(end + 1, lines.length)];
+  return [{ tag: "code-block", language: /^[^\s{]*/.exec(match[2].trim())[0].toLowerCase(), children: [text] }, Math.min(end + 1, lines.length)];
 }
 
 function indentOf(line) {
@@ -103,7 +110,7 @@ function indentOf(line) {
 function mathBlock(lines, at, open) {
   const close = open === "$$" ? "$$" : "\\]";
   const first = lines[at].trimStart().slice(2);
-  for (let end = at; end < lines.length; end += 1) {
+  for (let end = at; end < Math.min(lines.length, at + MAX_FORMULA_LINES); end += 1) {
     const text = end === at ? first : lines[end];
     const stop = text.indexOf(close);
     if (stop >= 0) {
@@ -142,8 +149,7 @@ function list(lines, at, depth) {
           loose = true;
           break;
         }
-        inner.push("");
-        end += 1;
+        for (; end < next; end += 1) inner.push("");
         continue;
       }
       const indent = indentOf(lines[end]);
@@ -216,41 +222,34 @@ export function inline(text, inLink = false) {
     return end;
   };
   let at = 0;
-  while (at < text.length) {
-    const letter = text[at];
-    const special = readerOf(letter);
-    if (!special) {
-      plain += letter;
-      at += 1;
-      continue;
-    }
-    const step = special(text, at, { push, find, inLink, noEnd });
-    if (step) {
-      at = step;
-    } else {
-      plain += letter;
-      at += 1;
-    }
+  for (;;) {
+    SPECIAL.lastIndex = at;
+    const next = SPECIAL.exec(text)?.index ?? text.length;
+    plain += text.slice(at, next);
+    if (next === text.length) break;
+    at = READERS[text[next]](text, next, { push, find, inLink, noEnd });
+    if (at) continue;
+    plain += text[next];
+    at = next + 1;
   }
   if (plain) pieces.push(plain);
   return emphasised(pieces);
 }
 
-function readerOf(letter) {
-  return {
-    "\\": escape,
-    "`": codeSpan,
-    $: dollars,
-    "!": image,
-    "[": link,
-    "<": angle,
-    h: bareLink,
-    "\n": lineBreak,
-    "*": marks,
-    _: marks,
-    "~": marks,
-  }[letter];
-}
+const SPECIAL = /[\\`$![<\n*_~]|http/g;
+const READERS = {
+  "\\": escape,
+  "`": codeSpan,
+  $: dollars,
+  "!": image,
+  "[": link,
+  "<": angle,
+  h: bareLink,
+  "\n": lineBreak,
+  "*": marks,
+  _: marks,
+  "~": marks,
+};
 
 function lineBreak(text, at, { push }) {
   push({ tag: "br", children: [] });
