@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 from scripted_server import TOO_LONG, ScriptedServer, serving
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ochat import cli
@@ -272,10 +273,58 @@ def test_export_and_import_bring_a_conversation_back(opened: Page, tmp_path: Pat
         opened.set_input_files("#file", tmp_path / f"{name}.jsonl")
         expect(opened.locator("#conversations li")).to_have_count(2 if name == "ours" else 3)
         assert exported(opened, "ours", tmp_path) == ours
+    (tmp_path / "latin.jsonl").write_bytes('{"messages": [{"role": "user", "content": "é"}]}'.encode("latin-1"))
+    opened.set_input_files("#file", tmp_path / "latin.jsonl")
+    expect(opened.locator("#notice")).to_contain_text("latin.jsonl can't be imported. It isn't UTF-8 text.")
     (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n{"a": 1}\n', encoding="utf-8")
     opened.set_input_files("#file", tmp_path / "bad.jsonl")
     expect(opened.locator("#notice")).to_contain_text("bad.jsonl can't be imported. Line 2 has neither")
     expect(opened.locator("#conversations li")).to_have_count(3)
+
+
+def test_a_browser_that_keeps_nothing_still_chats(page: Page, scripted: Scripted) -> None:
+    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }")
+    page.goto(scripted[1])
+    page.click("#add-lane")
+    expect(page.locator(".lane")).to_have_count(2)
+    ask(page, "say one")
+    finished(page, 2)
+    page.evaluate("localStorage.__proto__.setItem = null")
+    page.add_init_script("Storage.prototype.getItem = () => '{not JSON'")
+    page.reload()
+    expect(page.locator("#add-lane")).to_be_visible()
+
+
+def test_an_address_of_something_else_is_told(page: Page) -> None:
+    async def website(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("<h1>Welcome</h1>", media_type="text/html")(scope, receive, send)
+
+    app: ASGIApp = website
+    with serving(app) as url, serving(make_app(url)) as page_url:
+        page.goto(page_url)
+        expect(page.locator("#notice")).to_contain_text("The server's answer isn't that of a server with OpenAI's API.")
+        expect(button(page.locator("#notice"), "Try again")).to_be_visible()
+
+
+def test_a_key_that_no_request_can_carry_is_refused(page: Page, with_key: Scripted) -> None:
+    page.goto(with_key[1])
+    page.fill("#key input", "sesamé")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key .problem")).to_contain_text("A key has letters, digits and signs of ASCII alone.")
+
+
+def test_text_that_runs_from_the_right_is_shown_so(opened: Page) -> None:
+    opened.locator("#prompt").press_sequentially("مرحبا say")
+    expect(opened.locator("#prompt")).to_have_attribute("dir", "rtl")
+    ask(opened, "say أنا بخير\n\n```python\nx = 1\n```")
+    finished(opened, 1)
+    ways = (
+        replies(opened)
+        .locator(".body, .body p, .body pre")
+        .evaluate_all("(all) => all.map((e) => getComputedStyle(e).direction)")
+    )
+    assert ways == ["rtl", "rtl", "ltr"]
+    expect(opened.locator("#prompt")).to_have_attribute("dir", "ltr")
 
 
 MARKER = "window.marker=1"
@@ -302,6 +351,9 @@ ATTACKS = [
     f"<math><mtext><style><img src=x onerror={MARKER}></style></mtext></math>",
     f"</pre></code><form action=javascript:{MARKER}><button autofocus>",
     f"<a href=javascript:{MARKER}>click</a><base href=https://evil.example/>",
+    f"<svg><animate onbegin={MARKER} attributeName=x dur=1s><a xlink:href=javascript:{MARKER}>x",
+    f"[x](&#106;avascript:{MARKER}) [x](//evil.example) [x](file:///etc/passwd) [x](blob:http://a)",
+    f"<a id=messages name=path>x</a><form id=composer><input name=elements><template><script>{MARKER}</script>",
     f"<link rel=stylesheet href=https://evil.example/x.css><meta http-equiv=refresh content=0;url=javascript:{MARKER}>",
     "{{constructor.constructor('window.marker=1')()}} ${window.marker=1} __proto__ constructor",
 ]

@@ -144,3 +144,33 @@ def test_code_is_coloured_and_stays_the_same_text(js: Js, language: str) -> None
     assert "".join(text for _, text in pieces) == code
     for kind, expected in (("keyword", keywords), ("comment", comments), ("string", strings)):
         assert [text for name, text in pieces if name == kind] == expected
+
+
+N = 60_000
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "given"),
+    [
+        ("markdown", "markdown", ["|\n-" + " " * N + "x|"]),
+        ("markdown", "markdown", ["# a" + " " * N + "x"]),
+        ("markdown", "markdown", ["```" + " " * N + "`"]),
+        ("markdown", "markdown", ["- a\n" + "\n" * N + "  b"]),
+        ("markdown", "markdown", ["\\[ a\n" * (N // 4)]),
+        ("markdown", "markdown", ["|a" * 3000 + "|\n" + "|-" * 3000 + "|\n" + "|\n" * 3000]),
+        ("code", "highlight", ['"\\' * (N // 2), "js"]),
+        ("code", "highlight", ["a-" * (N // 2), "html"]),
+    ],
+)
+def test_no_text_costs_the_square_of_its_length(js: Js, module: str, name: str, given: list[str]) -> None:
+    began = time.monotonic()
+    js(module, name, *given)
+    assert time.monotonic() - began < 5  # it was 10 to 60 s
+
+
+def test_emphasis_in_emphasis_has_an_end(js: Js) -> None:
+    def depth(nodes: list[Any]) -> int:
+        return max((1 + depth(node["children"]) for node in nodes if isinstance(node, dict)), default=0)
+
+    for text in ("*a " * 2000 + "a* " * 2000, "*" * 2000 + "a" + "*" * 2000):
+        assert depth(js("markdown", "markdown", text)) < 300

@@ -23,7 +23,7 @@ import {
   voted,
 } from "./conversation.js";
 import { ask, question } from "./dialogs.js";
-import { announce, copyButton, h, icon, iconButton } from "./dom.js";
+import { announce, copyButton, direction, h, icon, iconButton } from "./dom.js";
 import { showMessages, showReply } from "./messages.js";
 import { ServerProblem, getJSON, postJSON, streamChat } from "./server.js";
 import { key, openStore, remember, remembered } from "./store.js";
@@ -126,6 +126,7 @@ function showConversations() {
       {
         type: "button",
         class: "open",
+        dir: "auto",
         title: one.title,
         "aria-current": isCurrent ? "page" : null,
         onclick: () => openConversation(one.id),
@@ -351,6 +352,17 @@ async function generate(conversation, all, reply) {
   let last = null;
   let usage = null;
   let painting = false;
+  // A long reply takes long to paint; three times that are left to the reader's clicks and keys.
+  const paint = () => {
+    if (!live.has(reply.id)) return;
+    const began = performance.now();
+    const { content } = reply;
+    showReply(reply);
+    setTimeout(
+      () => (reply.content === content ? (painting = false) : requestAnimationFrame(paint)),
+      3 * (performance.now() - began),
+    );
+  };
   let savedAt = 0;
   try {
     const said = requestMessages(pathTo(all, reply.parent), conversation.system);
@@ -365,10 +377,7 @@ async function generate(conversation, all, reply) {
       usage = soFar.usage;
       if (!painting) {
         painting = true;
-        requestAnimationFrame(() => {
-          painting = false;
-          if (live.has(reply.id)) showReply(reply);
-        });
+        requestAnimationFrame(paint);
       }
       if (Date.now() - savedAt > SAVE_EVERY) {
         savedAt = Date.now();
@@ -473,9 +482,12 @@ async function inspect(what) {
   place.replaceChildren(head, about);
   if (!said.some(({ role }) => role === "user")) return place.append(h("p", {}, "Nothing yet: write a message."));
   try {
-    const { tokens, token_strs: strings, count, max_model_len: most } = await postJSON("tokenize", tokenizeRequest(lane, said));
+    const [tokens, read, { count, max_model_len: most }] = await postJSON("tokenize", tokenizeRequest(lane, said), (given) => [
+      given.tokens,
+      readTokens(given.tokens, given.token_strs ?? given.tokens.map(String)),
+      given,
+    ]);
     if (inspected !== what) return;
-    const read = readTokens(tokens, strings ?? tokens.map(String));
     const pieces = read.map(({ id, text, control }, i) =>
       h("span", { class: control ? "token control" : i % 2 ? "token odd" : "token", title: String(id) }, text || "�"),
     );
@@ -538,7 +550,10 @@ function refreshInspector() {
 // Ask until the server takes the key, then go on; or until the reader gives up.
 async function askForKey(detail, then) {
   if (byId("key").open) return;
-  const data = await ask("key", (form) => (form.querySelector(".problem").textContent = key.get() ? detail : ""));
+  const check = (given) => {
+    if (!/^[!-~]+$/.test(given.get("key").trim())) throw new Error("A key has letters, digits and signs of ASCII alone. Copy it again.");
+  };
+  const data = await ask("key", (form) => (form.querySelector(".problem").textContent = key.get() ? detail : ""), check);
   if (!data) return;
   key.set(data.get("key").trim());
   if (await meetServer(then)) await then?.();
@@ -614,9 +629,9 @@ function download(text, name) {
 async function importFile(file) {
   let rows;
   try {
-    rows = readImport(await file.text());
+    rows = readImport(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
   } catch (error) {
-    return notice(`${file.name} can't be imported. ${error.message}`);
+    return notice(`${file.name} can't be imported. ${error instanceof TypeError ? "It isn't UTF-8 text." : error.message}`);
   }
   for (const row of rows) {
     const conversation = newConversation({ ...current, system: row.system });
@@ -645,9 +660,12 @@ async function importFile(file) {
 // Learn the models and conditions. Returns whether the server told them; where it wants a key, `then` is done once it has one.
 async function meetServer(then) {
   try {
-    const [listed, conditions] = await Promise.all([getJSON("v1/models"), getJSON("v1/conditions").catch((error) => error)]);
-    models = distinctModels(listed.data);
-    known = Array.isArray(conditions?.data) && conditions.data.length ? conditions : null;
+    [models, known] = await Promise.all([
+      getJSON("v1/models", ({ data }) => distinctModels(data)),
+      getJSON("v1/conditions", (given) => (given.data.every(({ id }) => typeof id === "string") && given.data[0] ? given : null)).catch(
+        () => null,
+      ),
+    ]);
     notice("");
     show();
     return true;
@@ -697,6 +715,7 @@ function listen() {
     if (isBusy() || !field.value.trim()) return;
     const text = field.value;
     field.value = "";
+    field.dir = "ltr";
     send(text).then(refreshInspector);
   };
   field.onkeydown = (event) => {
@@ -706,6 +725,7 @@ function listen() {
   };
   let waiting;
   field.oninput = () => {
+    field.dir = direction(field.value);
     if (!inspected) return;
     clearTimeout(waiting);
     waiting = setTimeout(refreshInspector, 300);

@@ -14,7 +14,8 @@ const ITEM = /^( *)([-*+]|\d{1,9}[.)])([ \t]+|$)/;
 const MATH = /^ {0,3}(\$\$|\\\[)/;
 const DELIMITER_ROW = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*(?:\|[ \t]*)?$/;
 const MAX_DEPTH = 12; // of lists and quotes in each other
-const MAX_INLINE_DEPTH = 40; // of emphasis: beyond, the marks are text
+const MAX_OPEN = 40; // marks of emphasis that wait for their end; more are text, as longer runs are
+const MAX_RUN = 6;
 const MAX_COLUMNS = 100; // each row has them all, so a table of more isn't one
 const MAX_FORMULA_LINES = 200;
 const LINK = /^(?:https?:\/\/|mailto:)/i;
@@ -370,7 +371,7 @@ function marks(text, at, { push }) {
   let end = at;
   while (text[end] === char) end += 1;
   const count = end - at;
-  if (char === "~" && count !== 2) {
+  if ((char === "~" && count !== 2) || count > MAX_RUN) {
     push(text.slice(at, end));
     return end;
   }
@@ -410,7 +411,7 @@ function emphasised(pieces) {
       const tag = width === 1 ? "em" : piece.mark === "~" ? "del" : "strong";
       stack.push({ tag, children: joined(inside.map(asText)) });
     }
-    if (count > 0 && piece.opens) {
+    if (count > 0 && piece.opens && openers["*"] + openers._ + openers["~"] < MAX_OPEN) {
       stack.push({ ...piece, count });
       openers[piece.mark] += 1;
     } else if (count > 0) {

@@ -1,7 +1,7 @@
 // The messages of a conversation, as elements. What a button does is the caller's (`acts`).
 
 import { CHOSEN, REJECTED, pathTo, versionsAfter } from "./conversation.js";
-import { copyButton, h, icon, iconButton, showMarkdown } from "./dom.js";
+import { copyButton, direction, h, icon, iconButton, showMarkdown } from "./dom.js";
 import { speedText } from "./stream.js";
 
 const made = new Map(); // message id -> {element, state}: a message that is as before isn't made again
@@ -164,13 +164,13 @@ function reply(message, view, acts) {
 }
 
 function body(message) {
-  const element = h("div", { class: "body" });
+  const element = h("div", { class: "body", dir: "auto" });
   showMarkdown(element, message.content);
   return element;
 }
 
 function editor(message, label, acts) {
-  const field = h("textarea", { value: message.content, rows: "3", "aria-label": "Edited text" });
+  const field = h("textarea", { value: message.content, rows: "3", dir: direction(message.content), "aria-label": "Edited text" });
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") acts.edit(null);
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) acts.edited(message, field.value);

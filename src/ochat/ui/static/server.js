@@ -1,7 +1,7 @@
 // Requests to the server that the page came from: paths are the page's own, so that it works under any path of a proxy.
 
 import { key } from "./store.js";
-import { EventReader, brokenOff, explain, newReply, unreachable, withEvent } from "./stream.js";
+import { EventReader, brokenOff, explain, newReply, strange, unreachable, withEvent } from "./stream.js";
 
 // Throws what explain() tells, also where there's no answer at all.
 export class ServerProblem extends Error {
@@ -29,13 +29,17 @@ async function ask(path, body, signal) {
   throw new ServerProblem(explain(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After")));
 }
 
-export async function getJSON(path) {
-  return (await ask(path)).json();
+// `read` makes of the answer what the caller needs; where it can't, the answer is another service's.
+async function readJSON(response, read) {
+  try {
+    return read(await response.json());
+  } catch {
+    throw new ServerProblem(strange());
+  }
 }
 
-export async function postJSON(path, body, signal) {
-  return (await ask(path, body, signal)).json();
-}
+export const getJSON = async (path, read) => readJSON(await ask(path), read);
+export const postJSON = async (path, body, read) => readJSON(await ask(path, body), read);
 
 // Calls `onReply` with the reply so far, at each piece. Returns at its end; throws ServerProblem or, when stopped, AbortError.
 export async function streamChat(body, signal, onReply) {

@@ -51,12 +51,37 @@ export async function openStore(onChange) {
   };
 }
 
-// Small choices of the reader: the theme, what the last conversation was asked under.
-export const remembered = (name) => JSON.parse(localStorage.getItem(`ochat ${PLACE} ${name}`) ?? "null");
-export const remember = (name, value) => localStorage.setItem(`ochat ${PLACE} ${name}`, JSON.stringify(value));
+// Small choices of the reader: the theme, what the last conversation was asked under. Where storage is off or full, this tab has them.
+const here = new Map();
+
+function read(place, name) {
+  try {
+    return here.get(name) ?? globalThis[place].getItem(`ochat ${PLACE} ${name}`);
+  } catch {
+    return null;
+  }
+}
+
+function write(place, name, value) {
+  try {
+    globalThis[place].setItem(`ochat ${PLACE} ${name}`, value);
+    here.delete(name);
+  } catch {
+    here.set(name, value);
+  }
+}
+
+export function remembered(name) {
+  try {
+    return JSON.parse(read("localStorage", name));
+  } catch {
+    return null; // not what this page wrote
+  }
+}
+export const remember = (name, value) => write("localStorage", name, JSON.stringify(value));
 
 // The server's key: for this tab's session only.
 export const key = {
-  get: () => sessionStorage.getItem(`ochat ${PLACE} key`) ?? "",
-  set: (value) => sessionStorage.setItem(`ochat ${PLACE} key`, value),
+  get: () => read("sessionStorage", "key") ?? "",
+  set: (value) => write("sessionStorage", "key", value),
 };

@@ -13,7 +13,6 @@ export class EventReader {
 
 export const newReply = () => ({
   content: "",
-  reasoning: "",
   finish: null,
   condition: null,
   usage: null,
@@ -24,19 +23,19 @@ export const newReply = () => ({
 // The reply after one more event. What a chunk lacks stays as it was.
 export function withEvent(reply, data) {
   if (data.trim() === "[DONE]") return { ...reply, done: true };
-  let chunk;
+  let chunk = null;
   try {
     chunk = JSON.parse(data);
   } catch {
-    return reply; // a comment of a proxy
+    // a comment of a proxy
   }
+  if (chunk === null) return reply;
   if (chunk.error) return { ...reply, error: explain(chunk.error.code ?? 500, JSON.stringify(chunk), null) };
   const choice = chunk.choices?.[0];
   const delta = choice?.delta ?? {};
   return {
     ...reply,
     content: reply.content + (typeof delta.content === "string" ? delta.content : ""),
-    reasoning: reply.reasoning + (delta.reasoning_content ?? delta.reasoning ?? ""),
     finish: choice?.finish_reason ?? reply.finish,
     condition: chunk.condition ?? reply.condition,
     usage: chunk.usage ?? reply.usage,
@@ -91,6 +90,12 @@ export const unreachable = () => ({
   status: 0,
   title: "The server can't be reached.",
   detail: "Is it running? Nothing of the conversation is lost.",
+});
+export const strange = () => ({
+  kind: "failed",
+  status: 0,
+  title: "The server's answer isn't that of a server with OpenAI's API.",
+  detail: "Is its address right? Mostly it ends in /v1.",
 });
 export const brokenOff = () => ({
   kind: "gone",
