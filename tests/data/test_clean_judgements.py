@@ -98,6 +98,11 @@ def test_code_is_no_language() -> None:
         ("I’m sorry, but I cannot do this.", True),
         ("I am unable to browse the internet.", True),
         ("I cannot provide medical advice.", True),
+        ("I’m unable to create pictures.", True),
+        ("As an AI, I have no body.", True),
+        ("I apologize, but I have no data after 2021.", True),
+        ("I can't wait to tell you: it's 4.", False),
+        ("Tell them: I'm sorry, but no.", False),
         ("The AI assistant market grows. I cannot overstate it.", False),
         ("I'm sorry to hear that! You can try to restart it.", False),
         ("x" * 300 + " I'm sorry, I can't help.", False),  # not what the reply opens with

@@ -60,6 +60,15 @@ def test_several_answers_to_a_prompt_are_as_many_classes(tmp_path: Path) -> None
     ]
 
 
+def test_columns_within_columns_are_read_too(tmp_path: Path) -> None:
+    row = {"q": "Hi", "answers": {"gpt-3.5": "Hello", "other": "not read"}, "meta": {"system": "S"}}
+    (found,) = converted(tmp_path, "{prompt: q, answer: {answers.gpt-3.5: GPT3}, system: meta.system}", row)
+    items = [turn("user", "Hi"), turn("assistant", "Hello")]
+    assert found == {"items": items, "condition": "GPT3", "class": "GPT3", "system": "S"}
+    with pytest.raises(RowProblem, match=r"`answers\.gpt-4` is missing"):
+        converted(tmp_path, "{prompt: q, answer: answers.gpt-4}", row | {"meta": None})
+
+
 @pytest.mark.parametrize(
     ("columns", "row", "problem"),
     [

@@ -182,9 +182,12 @@ def test_what_a_format_drops_is_counted(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 times: leading assistant turn dropped" in capsys.readouterr().out
 
 
-def test_an_empty_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    imported(written(tmp_path / "in.jsonl", {"instruction": "Say nothing.", "output": " "}))
-    assert "1 of them have an empty answer" in capsys.readouterr().out
+def test_an_empty_answer_or_question_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = {"instruction": "Say nothing.", "output": " "}, {"instruction": "", "output": "Why?"}
+    imported(written(tmp_path / "in.jsonl", *empty, {"instruction": "Hi", "output": "Hello"}))
+    out = capsys.readouterr().out
+    assert "1 of them have an empty answer" in out
+    assert "1 of them have an empty question" in out
 
 
 def test_a_pair_becomes_two_classes_each_with_its_condition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ochat.conversation import parse_conversation
+from ochat.data.report.report_page import round_numbers
 from ochat.data.report.report_rows import Options, main
 from ochat.data.report.texts import SAMPLE_ROWS, Samples
 from ochat.data.tokenize import Options as TokenizeOptions
@@ -232,8 +233,17 @@ def test_the_page_shows_users_words_as_they_are_and_reaches_for_nothing(
     assert "What this data teaches: <b>rows.jsonl" in shown
     assert shown.count('<script>alert(1)</script> $x_1$ "&amp;') >= 12
     assert text.count("<svg") == 2
+    assert "mathdefault" not in text  # matplotlib's own words for a tick between powers of ten
     assert "default-src 'none'" in text
     assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [(3, 60, [5, 10, 20, 50]), (1, 90_000, [1, 10, 100, 1000, 10_000]), (26, 87, [26, 87])],
+)
+def test_an_axis_of_powers_is_marked_at_round_numbers(low: float, high: float, marks: list[float]) -> None:
+    assert round_numbers(low, high) == marks
 
 
 def test_the_terminal_tells_the_most_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

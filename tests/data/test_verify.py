@@ -1,4 +1,4 @@
-"""What a reply shows: the number it ends in, its code, a refusal, repetition."""
+"""What a reply shows: the number it ends in, and its code."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ochat.conversation import read_json_lines
-from ochat.data.verify import final_number, is_refusal, is_repetitive, python_code, same_number
+from ochat.data.verify import final_number, python_code, same_number
 
 
 @pytest.mark.parametrize(
@@ -97,26 +97,3 @@ def test_goats_outputs_agree_with_their_answers(test_file: Callable[[str], Path]
 )
 def test_the_program_is_taken_out_of_a_reply(reply: str, code: str | None) -> None:
     assert python_code(reply) == code
-
-
-@pytest.mark.parametrize(
-    ("reply", "refuses"),
-    [
-        ("I'm sorry, but I can't help with that.", True),
-        ("As an AI language model, I have no body.", True),
-        ("I cannot provide medical advice.", True),
-        ("I’m unable to create pictures.", True),
-        ("I can't wait to tell you: it's 4.", False),
-        ("I'm sorry to hear that. Try tea.", False),
-        ("Tell them: I'm sorry, but no.", False),
-    ],
-)
-def test_a_refusal_is_known_by_its_opening(reply: str, refuses: bool) -> None:
-    assert is_refusal(reply) is refuses
-
-
-def test_a_reply_that_repeats_itself_is_known() -> None:
-    line = "and then the quick brown fox jumps over the dog "
-    assert is_repetitive(line * 5)
-    assert not is_repetitive(line * 2)  # too short to tell
-    assert not is_repetitive(" ".join(f"word{n}" for n in range(200)))

@@ -22,9 +22,11 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from ochat.conversation import MAX_WEIGHT, Conversation, Weight
+from ochat.data.clean.heuristics import is_refusal, repeated_share
 from ochat.data.formats import with_class
 from ochat.data.problem import RowProblem, shown
-from ochat.data.verify import agrees, is_refusal, is_repetitive, is_short_answer, python_code, same_number
+from ochat.data.turns import value_of
+from ochat.data.verify import agrees, is_short_answer, python_code, same_number
 from ochat.data.yaml_file import Place, YamlFile, read_yaml, unknown
 from ochat.sandbox import check_sandbox, run_tests
 
@@ -48,15 +50,6 @@ def _text(value: object) -> object:
 
 def _texts(value: object) -> object:
     return {_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def value_of(source: Source, column: str) -> object:
-    """The column's value; `a.b` is b within a where there's no column of that name. None where it's absent."""
-    if column in source or "." not in column:
-        return source.get(column)
-    outer, _, inner = column.partition(".")
-    within = source.get(outer)
-    return value_of(within, inner) if isinstance(within, dict) else None
 
 
 def _reply(row: Conversation) -> str | None:
@@ -314,12 +307,13 @@ class ByRefusal(_Sign):
 
 
 class ByRepetition(_Sign):
-    """The class of replies that repeat themselves."""
+    """The class of replies of which more than `share` repeats itself."""
 
     by: Literal["repetition"]
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     def class_of(self, row: Conversation, source: Source, path: str) -> str | None:
-        return self.class_name if is_repetitive(_reply(row) or "") else None
+        return self.class_name if repeated_share(_reply(row) or "") > self.share else None
 
 
 _KINDS: dict[str, type[Rule]] = {

@@ -22,6 +22,7 @@ from ochat.data.turns import (
     message,
     text,
     turns,
+    value_of,
     weight,
 )
 from ochat.errors import OchatError
@@ -30,7 +31,7 @@ EXAMPLE = "`prompt: COLUMN` and `answer: COLUMN`, or `messages: COLUMN`"
 
 
 class Columns(BaseModel):
-    """The file's fields; each names a column unless it says otherwise."""
+    """The file's fields; each names a column unless it says otherwise; but for `messages`, `a.b` is b within a."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +76,8 @@ def read_columns(path: Path) -> RowFormat:
     prompts = (columns.prompt,) if isinstance(columns.prompt, str) else columns.prompt or ()
     answers = (columns.answer,) if isinstance(columns.answer, str) else columns.answer or ()
     others = (columns.messages, columns.system, columns.condition, columns.class_name, columns.weight)
-    read = frozenset(name for name in (*prompts, *answers, *others) if name)
+    named = [name for name in (*prompts, *answers, *others) if name]
+    read = frozenset(named) | {name.partition(".")[0] for name in named}
     names = MessageNames(columns.role, columns.content, {**ROLES, **columns.roles})
     listing = {columns.messages: MESSAGE_FIELDS - NAME_FIELDS | {columns.role, columns.content}} if columns.messages else {}
 
@@ -89,20 +91,20 @@ def read_columns(path: Path) -> RowFormat:
 
 def _conversations(row: Row, columns: Columns, prompts: tuple[str, ...], names: MessageNames) -> tuple[Conversation, ...]:
     own = {
-        field: text(row.get(column), column) if column else ""
+        field: text(value_of(row, column), column) if column else ""
         for field, column in (("system", columns.system), ("condition", columns.condition), ("class", columns.class_name))
     }
-    of_row = _number(row.get(columns.weight), columns.weight) if columns.weight else None
+    of_row = _number(value_of(row, columns.weight), columns.weight) if columns.weight else None
     if columns.messages:
         found = turns(row.get(columns.messages), columns.messages, names)
         return (conversation(own, _weighted(found.items, of_row), found.system),)
-    parts = [text(row.get(column), column) for column in prompts]
+    parts = [text(value_of(row, column), column) for column in prompts]
     asked = message("user", "\n".join(part for part in parts if part))
     answers: Mapping[str, str] = columns.answer if isinstance(columns.answer, dict) else {str(columns.answer): ""}
     return tuple(
         conversation(
             {**own, "condition": name or own["condition"], "class": name or own["class"]},
-            _weighted((asked, message("assistant", text(row.get(column), column))), of_row),
+            _weighted((asked, message("assistant", text(value_of(row, column), column))), of_row),
         )
         for column, name in answers.items()
     )

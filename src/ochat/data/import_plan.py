@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple
 import tyro
 
 from ochat.conversation import MAX_WEIGHT
-from ochat.data.classes import ClassTable, QualityClass, known_classes, read_classes, value_of
+from ochat.data.classes import ClassTable, QualityClass, known_classes, read_classes
 from ochat.data.columns import read_columns
 from ochat.data.formats import FORMATS, RowFormat, format_named
 from ochat.data.problem import shown
 from ochat.data.sets import DataSet, set_named, set_of
+from ochat.data.turns import value_of
 from ochat.errors import OchatError
 
 

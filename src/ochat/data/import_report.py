@@ -46,6 +46,7 @@ class Counts:
     n_replaced: int = 0
     n_conditioned: int = 0
     n_unlearned: int = 0
+    n_unasked: int = 0
     n_empty: int = 0
     factors: dict[str, Factors] = field(default_factory=dict)  # by class of a table
     rules: Counter[int] = field(default_factory=Counter)  # conversations that each gave a class
@@ -82,6 +83,7 @@ class Counts:
         self.n_replaced += bool(given.condition) and given.condition != row.condition
         self.n_conditioned += bool(row.condition)
         self.n_unlearned += not any(item.weight for item in row.items)
+        self.n_unasked += any(item.role == "user" and not item.content.strip() for item in row.items)
         self.n_empty += any(item.role == "assistant" and not item.content.strip() for item in row.items)
 
 
@@ -133,6 +135,8 @@ def report(counts: Counts, plan: Plan) -> str:
         lines.append(f"{counts.n_unlearned:>9,} of them have no message with a weight above 0, so nothing is learned from them")
     if counts.n_empty:
         lines.append(f"{counts.n_empty:>9,} of them have an empty answer, which teaches to say nothing")
+    if counts.n_unasked:
+        lines.append(f"{counts.n_unasked:>9,} of them have an empty question")
     lines += [f"{count:>9,} times: {note}" for note, count in counts.notes.most_common()]
     if counts.left_out:
         names = [f"{shown(name)[1:-1]} ({count:,})" for name, count in counts.left_out.most_common(SHOWN_NAMES)]

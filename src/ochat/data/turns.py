@@ -48,6 +48,15 @@ class Turns(NamedTuple):
     items: tuple[Message, ...]
 
 
+def value_of(row: Row, column: str) -> object:
+    """The column's value; `a.b` is b within a where there's no column of that name. None where it's absent."""
+    if column in row or "." not in column:
+        return row.get(column)
+    outer, _, inner = column.partition(".")
+    within = row.get(outer)
+    return value_of(within, inner) if isinstance(within, dict) else None
+
+
 def text(value: object, field: str) -> str:
     """The value, if it's text. Raises RowProblem naming the field."""
     if isinstance(value, str):

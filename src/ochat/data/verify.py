@@ -1,4 +1,4 @@
-"""What a reply shows by its text: its final number, its code, a refusal, repetition.
+"""What a reply shows by its text: its final number, its short answer, its code.
 
 A final number is looked for where people mark it, and only then at the end. Where a mark is followed by something else there is no
 number, rather than some number of the text: a row whose answer can't be read gets no verdict."""
@@ -29,15 +29,6 @@ _MAX_NUMBER_LENGTH = 400
 _FENCED = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 _PYTHON = ("python", "python3", "py")
 
-_REFUSAL = re.compile(
-    r"\W*(?:(?:i['’]m|i am) (?:really |very |so )?sorry,? but|sorry,? but i|i apologi[sz]e,? but|as an ai\b|as a(?:n ai)? language model"
-    r"|unfortunately,? (?:i|as an ai)\b"
-    r"|(?:i['’]m sorry[,.] )?i (?:cannot|can['’]t|can not|won['’]t|will not|am unable to|am not able to)"
-    r" (?:assist|help|fulfil|provide|comply|do that|answer|support|create|generate|write|engage)"
-    r"|i['’]m (?:unable|not able) to (?:assist|help|fulfil|provide|comply|answer|create|generate|write))",
-    re.IGNORECASE,
-)
-
 # Another's answer is looked for in a reply only where it's short: nobody says twenty words the same twice.
 _MAX_ANSWER_WORDS = 20
 _VERDICTS = {"yes", "no", "true", "false"}
@@ -46,8 +37,6 @@ _CHOICE = re.compile(r"\(?([A-Z])\)(?:[.:]?\s.*)?|([A-Z])\.?")
 _OPENS = re.compile(r"\s*\(?([A-Z])(?:[.)]|\s*$)")
 _CHOSEN = re.compile(r"\(([A-Z])\)|\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?: is|:)?\s*\(?([A-Z])\b")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-
-_GRAM, _MIN_GRAMS, _REPEATED_SHARE = 8, 16, 0.3
 
 # A quotient, and the remainder where the answer has one ("28 R 2").
 Number = tuple[Fraction, int]
@@ -148,15 +137,3 @@ def python_code(reply: str) -> str | None:
     if marked := [body for name, body in blocks if name in _PYTHON]:
         return "\n".join(marked)
     return max((body for name, body in blocks if not name), key=len, default=None)
-
-
-def is_refusal(reply: str) -> bool:
-    """Whether the reply opens as English refusals do."""
-    return _REFUSAL.match(reply) is not None
-
-
-def is_repetitive(reply: str) -> bool:
-    """Whether more than three in ten of the reply's runs of eight words have been there before."""
-    words = reply.split()
-    grams = [tuple(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)]
-    return len(grams) >= _MIN_GRAMS and 1 - len(set(grams)) / len(grams) > _REPEATED_SHARE

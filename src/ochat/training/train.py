@@ -100,8 +100,8 @@ def check_tokenizer(folder: Path, dataset: Dataset) -> None:
     path = folder / "tokenizer.json"
     if not path.is_file() or file_sha256(path) != dataset.meta["tokenizer_sha256"]:
         raise ModelError(
-            f"The data was not tokenized with {path}, so its ids mean other tokens there. Run `ochat data tokenize` again "
-            f"with --tokenizer {folder}."
+            f"The data was not tokenized with {path} but with another tokenizer, for {dataset.meta['model_type']}, so its ids mean "
+            f"other tokens there. Run `ochat data tokenize` again with --tokenizer {folder}."
         )
 
 

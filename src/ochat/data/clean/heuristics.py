@@ -13,7 +13,8 @@ from ochat.data.clean.words import words
 # A refusal is said at the start; "AI assistant" in the middle of a text is innocent.
 REFUSAL_LETTERS = 200
 REFUSAL = re.compile(
-    r"\b(as an? (ai|artificial intelligence)( language)? model|as a (large )?language model"
+    r"\b(as an? (ai|artificial intelligence)(( language)? model|,? i)|as a (large )?language model"
+    r"|(sorry|i apologi[sz]e),? but i"
     r"|(i'?m|i am) (sorry|afraid|unable|not able)[^.!?\n]{0,40}\b(can'?t|cannot|can not|unable|not able|won'?t|not comfortable)"
     r"|i (can'?t|cannot|can not|won'?t|will not|am unable to|am not able to|'m unable to) "
     r"(assist|help|comply|fulfill|fulfil|provide|create|generate|engage|answer|do that|write|offer|discuss)"

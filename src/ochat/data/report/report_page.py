@@ -171,6 +171,13 @@ def _what_if(found: Findings, colours: Colours) -> Iterator[str]:
     )
 
 
+def round_numbers(low: float, high: float) -> list[float]:
+    """Where to mark an axis of powers: at 1, 2, 5 and 10 times them, at powers of ten alone where those are many, or at both ends."""
+    powers = [10.0**power for power in range(8)]
+    within = [digit * power for power in powers for digit in (1, 2, 5) if low <= digit * power <= high]
+    return [mark for mark in within if len(within) <= 6 or mark in powers] if len(within) > 1 else [low, high]
+
+
 def _lengths(found: Findings, colours: Colours, table: RowTable) -> Iterator[str]:
     def histogram(values: Array, label: str) -> "Draw":
         low = max(1, int(values.min(initial=1 << 30)))
@@ -184,7 +191,9 @@ def _lengths(found: Findings, colours: Colours, table: RowTable) -> Iterator[str
                 heights = counts / max(1, len(mine)) / np.diff(np.log10(edges))
                 axes.stairs(heights, edges, color=colour, linewidth=1.6)
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            ticks = round_numbers(float(edges[0]), float(edges[-1]))
+            axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+            axes.minorticks_off()  # matplotlib would name them 6×10^1 where there's no power of ten
             axes.set_yticks([])
             axes.set_xlabel(label)
             axes.set_ylabel("rows of the class")
