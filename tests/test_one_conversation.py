@@ -19,7 +19,7 @@ from ochat.data.dataset import Dataset
 from ochat.data.packing import plan
 from ochat.evaluation.graders.choice import grade_choice
 from ochat.questions import Question
-from ochat.registry import detect_model_type, load_template, model_type
+from ochat.registry import detect_model_type, load_template, model_type, trained_conditions
 from ochat.serving.messages import read_messages
 from ochat.tokenizer import load_tokenizer
 from ochat.training import train
@@ -88,6 +88,7 @@ def test_one_conversation_from_row_to_grade(tmp_path: Path, toy_folder: Callable
 
     # Checkpoint: what every tool reads, and the end of turn ends a reply.
     assert detect_model_type(final) == KIND
+    assert trained_conditions(final) == ("GPT3",)  # which a server therefore knows
     assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "openchat.json"} <= {p.name for p in final.iterdir()}
     generation = json.loads((final / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["eos_token_id"] == template.end_of_turn

@@ -182,6 +182,15 @@ def detect_model_type(folder: Path, given: str = "") -> ModelType:
     return model_type(name)
 
 
+def trained_conditions(folder: Path) -> tuple[str, ...]:
+    """The conditions that a checkpoint's openchat.json says it was trained under; none where it doesn't tell."""
+    try:
+        told = json.loads((folder / MODEL_TYPE_FILE).read_text(encoding="utf-8")).get("conditions", ())
+    except (OSError, ValueError, AttributeError):
+        return ()
+    return tuple(told) if isinstance(told, list) and all(isinstance(name, str) for name in told) else ()
+
+
 def _types_by_marks(folder: Path) -> list[ModelType]:
     """The types whose tokens a folder's tokenizer has, and whose opening of a reply its chat template has."""
     try:

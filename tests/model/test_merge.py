@@ -12,7 +12,7 @@ from toys import tiny_model, toy_tokenizer
 
 from ochat.errors import ModelError, OchatError
 from ochat.model.merge import Options, main
-from ochat.registry import detect_model_type, model_type
+from ochat.registry import detect_model_type, model_type, trained_conditions
 from ochat.training.checkpoint import load_model, save_checkpoint
 
 IDS = torch.arange(20)[None] % 7
@@ -39,6 +39,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     model.save_pretrained(str(folder))
     for name in ("tokenizer.json", "tokenizer_config.json", "openchat.json"):
         shutil.copyfile(base / name, folder / name)
+    (folder / "openchat.json").write_text('{"model_type": "openchat_smollm2", "conditions": ["Mine"]}', encoding="utf-8")
     return folder
 
 
@@ -55,6 +56,7 @@ def test_a_merged_model_gives_the_adapters_logits(tmp_path: Path, base: Path, ad
     assert (plain - beside).abs().max() > 1e-2
     assert torch.allclose(whole, beside, atol=1e-5)
     assert detect_model_type(tmp_path / "merged").name == "openchat_smollm2"
+    assert trained_conditions(tmp_path / "merged") == ("Mine",)
     assert not list((tmp_path / "merged").glob("adapter*"))
 
 

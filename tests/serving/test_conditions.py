@@ -32,6 +32,12 @@ def test_conditions_are_the_types_or_those_of_the_flags(options: dict[str, Any],
     assert server_conditions(model_type("openchat_3.5"), GatewayOptions(**options)) == Conditions(known, default)
 
 
+def test_those_that_a_checkpoint_was_trained_under_are_known_too() -> None:
+    known = server_conditions(model_type("openchat_3.5"), GatewayOptions(), ("Mine", "GPT3")).known
+    assert known == (*OPENCHAT[:-1], "Mine", "none")
+    assert server_conditions(model_type("openchat_3.5"), GatewayOptions(conditions=("A",)), ("Mine",)).known == ("A",)
+
+
 def test_a_key_narrows_them() -> None:
     assert SERVER.narrowed(("Code",), "") == Conditions(("Code",), "Code")
     assert SERVER.narrowed((), "GPT3") == Conditions(OPENCHAT, "GPT3")

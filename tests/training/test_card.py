@@ -120,7 +120,7 @@ def test_the_curls_send_what_the_server_takes(checkpoint: Path, card: str) -> No
     assert "condition" not in plain_request
     assert conditioned["condition"] == POOR
     served = server_conditions(model_type("openchat_smollm2"), GatewayOptions(conditions=(POOR,)))
-    assert take_condition(conditioned, routes_at("/v1/chat/completions")["POST"], served) == POOR
+    assert take_condition(dict(conditioned), routes_at("/v1/chat/completions")["POST"], served) == POOR
     template = load_template(model_type("openchat_smollm2"), checkpoint)
     template.prompt(Conversation(items=(Message(role="user", content="x"),), condition=str(conditioned["condition"])))
 

@@ -13,7 +13,7 @@ import tyro
 from ochat.errors import ModelError, require
 from ochat.files import file_sha256, refuse_existing
 from ochat.hub import model_folder
-from ochat.registry import detect_model_type
+from ochat.registry import detect_model_type, trained_conditions
 from ochat.training.checkpoint_texts import checkpoint_texts
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def main(options: Options) -> None:
     from ochat.training.checkpoint import load_model, save_checkpoint
 
     model = merged(load_model(str(base), torch.float32), options.adapter)
-    save_checkpoint(model.to(getattr(torch, options.dtype)), source, kind, options.output)
+    save_checkpoint(
+        model.to(getattr(torch, options.dtype)), source, kind, options.output, conditions=trained_conditions(options.adapter)
+    )
     print(f"Model of type {kind.name}: {options.output}")
 
 

@@ -51,11 +51,12 @@ class Conditions:
         return condition
 
 
-def server_conditions(kind: ModelType | None, options: GatewayOptions) -> Conditions:
-    """The server's conditions by its model type and its options. None, another tokenizer mode of vLLM's, has no conditions."""
+def server_conditions(kind: ModelType | None, options: GatewayOptions, trained: tuple[str, ...] = ()) -> Conditions:
+    """The server's conditions by its model type, those that the checkpoint was trained under, and its options. None, another tokenizer mode of vLLM's, has no conditions."""
     if kind is None or not kind.format.takes_condition:
         return Conditions((), "")
-    of_type = Conditions((*kind.conditions, NO_CONDITION), kind.format.default_condition, options.allow_any_condition)
+    known = tuple(dict.fromkeys((*kind.conditions, *trained, NO_CONDITION)))
+    of_type = Conditions(known, kind.format.default_condition, options.allow_any_condition)
     return of_type.narrowed(options.conditions, options.default_condition, options.allow_any_condition)
 
 

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, State
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ochat.hub import TOKENIZER_FILES, model_folder
-from ochat.registry import ModelType, detect_model_type
+from ochat.registry import ModelType, detect_model_type, trained_conditions
 from ochat.serving import metering, metrics
 from ochat.serving.conditions import Conditions, server_conditions, take_condition
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
@@ -51,7 +51,7 @@ class Gateway:
         args: Namespace = state.args
         self.options = options = options_of(args)
         self.kind = served_type(args)
-        self.conditions = server_conditions(self.kind, options)
+        self.conditions = server_conditions(self.kind, options, trained_conditions(model_folder(args.model, TOKENIZER_FILES)))
         self.n_processes = getattr(args, "api_server_count", None) or 1
         given = getattr(args, KEYS_ARGUMENT, None) or named_keys(getattr(args, "api_key", None) or ())
         self.keys = KeyStore(given, options.api_key_file, allows_limits=self.n_processes == 1)

@@ -4,7 +4,7 @@ tokenizer.json is copied as it is and named a plain fast tokenizer, since `trans
 and then merges blanks differently (docs/decisions/0002-template-marks.md)."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -69,10 +69,12 @@ def save_checkpoint(
     kind: ModelType,
     output: Path,
     *,
+    conditions: Sequence[str] = (),
     card: Callable[[], str] | None = None,
     writes: bool = True,
 ) -> None:
     """Write the model with the tokenizer of the folder `source`, for its model type, to the new folder `output` in one step.
+    `conditions` are those that it was trained under.
 
     LoRA adapters are written alone. Where the weights are sharded, all ranks call this and one `writes`. The base's sampling
     defaults aren't kept: they were chosen for another model's replies."""
@@ -91,7 +93,7 @@ def save_checkpoint(
         shutil.copyfile(source / "tokenizer.json", part / "tokenizer.json")
         for file in part.glob("*.safetensors"):  # written for the owner alone, but a server may be another user
             shutil.copymode(part / "tokenizer.json", file)
-        for name, text in checkpoint_texts(source, kind).items():
+        for name, text in checkpoint_texts(source, kind, conditions).items():
             write_text(part / name, text)
         if card is not None:
             write_text(part / CARD_FILE, card())

@@ -1,20 +1,22 @@
 """The small files of a checkpoint, made without torch: what can't be saved is found out before a model takes its time to load."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ochat.errors import ModelError
 from ochat.registry import MODEL_TYPE_FILE, ModelType, load_template
 
 
-def checkpoint_texts(source: Path, kind: ModelType) -> dict[str, str]:
-    """The small files of a checkpoint by name. Raises OchatError where the tokenizer of the folder `source` doesn't fit the
+def checkpoint_texts(source: Path, kind: ModelType, conditions: Sequence[str] = ()) -> dict[str, str]:
+    """The small files of a checkpoint by name; `conditions` are those it was trained under, which a server then knows. Raises OchatError where the tokenizer of the folder `source` doesn't fit the
     model type, so that a run can find that out before its first step."""
     tokenizer_config = json.dumps(_tokenizer_config(source, kind), indent=2) + "\n"
     return {
         "tokenizer_config.json": tokenizer_config,
         "chat_template.jinja": load_template(kind, source).jinja(),
-        MODEL_TYPE_FILE: json.dumps({"model_type": kind.name}) + "\n",
+        MODEL_TYPE_FILE: json.dumps({"model_type": kind.name, **({"conditions": list(conditions)} if conditions else {})})
+        + "\n",
     }
 
 

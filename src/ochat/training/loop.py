@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
+from ochat.conversation import NO_CONDITION
 from ochat.data.dataset import Dataset
 from ochat.data.packing import Plan
 from ochat.errors import ModelError
@@ -97,8 +98,15 @@ def train(
                 saved_at = time.monotonic()
                 if pause:  # a large state on a slow disk takes at most a tenth of the time
                     pause = max(pause, 10 * (saved_at - started))
+    named = [name for names in dataset.meta.get("class_conditions", {}).values() for name in names if name != NO_CONDITION]
     save_checkpoint(
-        trainer.losses.model, model_folder(options.model), kind, options.output / FINAL_FOLDER, card=card, writes=ranks.is_first
+        trainer.losses.model,
+        model_folder(options.model),
+        kind,
+        options.output / FINAL_FOLDER,
+        conditions=tuple(dict.fromkeys(named)) if kind.format.takes_condition else (),
+        card=card,
+        writes=ranks.is_first,
     )
     if ranks.is_first:
         remove_states(options.output)
