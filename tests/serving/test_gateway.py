@@ -33,7 +33,9 @@ def call(chunks: Chunks, path: str = CHAT, method: str = "POST", args: dict[str,
             body = message["body"]
             assert not message["more_body"]
             assert (await receive())["type"] == "http.disconnect"
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        asks = "api_key" in (args or {}) and method != "OPTIONS"  # as plain vLLM does, of this header alone
+        admits = not asks or dict(scope["headers"]).get(b"authorization") == b"Bearer secret"
+        await send({"type": "http.response.start", "status": 200 if admits else 403, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
     given = {"content-type": "application/json", **headers}

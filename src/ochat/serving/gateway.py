@@ -113,9 +113,12 @@ class Gateway:
             await self.app(scope, receive, send)
             return
         key = None if route.is_open or self.keys.is_empty else self._key(headers)
-        # vLLM names its reply after this header, so a client's own could be another client's.
-        kept = [pair for pair in scope["headers"] if pair[0] != b"x-request-id"]
-        scope = {**scope, "headers": [*kept, (b"x-request-id", reply.request_id.encode())]}
+        # vLLM names its reply after x-request-id, so a client's own could be another client's. Plain vLLM asks for the key again, and
+        # doesn't read it where Anthropic's clients give it.
+        ours = {b"x-request-id": reply.request_id.encode()}
+        if key:
+            ours[b"authorization"] = f"Bearer {given_key(headers)}".encode("latin-1")
+        scope = {**scope, "headers": [*(pair for pair in scope["headers"] if pair[0] not in ours), *ours.items()]}
         if route.method == "POST":
             await self._serve(scope, receive, Work(route, key, Meter(self._salt(key)), reply))
         elif route.path in ("/health", "/ready", "/v1/conditions"):
