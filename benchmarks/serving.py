@@ -3,6 +3,7 @@
     python benchmarks/serving.py --part throughput --rounds 3     # ours, vllm, ours, vllm …
     python benchmarks/serving.py --part peers --install           # makes llama.cpp's environment, outside of the repository
     python benchmarks/serving.py --part overload --seconds 300
+    python benchmarks/serving.py --part gateway                   # a second, whatever else the machine does
 
 All on the embedded base model, streamed, with `ignore_eos`; the client is aiohttp's. Ours runs with keys, limits, usage log and metrics.
 
@@ -11,7 +12,9 @@ All on the embedded base model, streamed, with `ignore_eos`; the client is aioht
   token and between two tokens. At the end both are asked in turn, one prompt after the other, for the first token alone.
 - peers: one server at a time, and the seconds from its start to its first token. llama.cpp's has the 4-bit model that the base is made of.
 - overload: as many requests as `--capacity` in flight, then 4 times as many a second as those were answered, beside prompts of 1 MB: what the
-  excess gets and how soon, how long accepted ones wait, and /health."""
+  excess gets and how soon, how long accepted ones wait, and /health.
+- gateway: without an engine, the CPU time that the gateway adds to a request up to its first event, and to each event after. It's CPU
+  time, so a busy machine doesn't change it much."""
 
 import argparse
 import asyncio
@@ -30,17 +33,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 
 from ochat.processes import end_with_parent, free_port
+from ochat.serving.gateway import Gateway
+from ochat.serving.keys import Key, hashed, write_keys
+from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
 
 HERE = Path(__file__).parent
 LLAMA_CPP = "xllamacpp==2026.10.11549"
 START_SECONDS = 600
 ARMS = ("ours", "vllm", "llama.cpp", "transformers")
-PARTS = ("throughput", "peers", "overload")
+PARTS = ("throughput", "peers", "overload", "gateway")
 LEVELS = {"throughput": (1, 8, 32, 128), "peers": (1, 8, 32)}
 WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
 KV_CACHE_BYTES = 2 * 1024**3
@@ -345,6 +352,54 @@ async def overload(server: Server, options: argparse.Namespace) -> dict[str, Any
     }
 
 
+def gateway_cost(folder: Path, n_requests: int = 2000, n_events: int = 64) -> tuple[float, float]:
+    """CPU milliseconds that the gateway, with a key, its limits, usage log and metrics, adds to a request and its first event, and to
+    each event of its stream after that."""
+    given = Key(name="benchmark", sha256=hashed("k"), requests_per_minute=10**6, tokens_per_minute=10**9, concurrent=10**3)
+    write_keys(folder / "gateway-keys.json", [given])
+    args = argparse.Namespace(
+        tokenizer_mode=TOKENIZER_MODE,
+        model=str(folder),
+        additional_config={MODEL_TYPE_KEY: "openchat_3.5"},
+        api_key_file=folder / "gateway-keys.json",
+        usage_log=folder / "gateway.jsonl",
+    )
+    event = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+    request = {"model": "m", "messages": [{"role": "user", "content": "word " * 40}], "max_tokens": 64, "stream": True}
+    body = json.dumps(request | {"temperature": 0, "stream_options": {"include_usage": True}}).encode()
+    known = dict.fromkeys((*request, "temperature", "stream_options", "n", "stop", "chat_template_kwargs"))
+    headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer k"), (b"host", b"localhost")]
+
+    def cpu_milliseconds(has_gateway: bool, events: int) -> float:
+        async def engine(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+            await send(start)
+            for number in range(events):
+                await send({"type": "http.response.body", "body": event, "more_body": number + 1 < events})
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            assert message.get("status", 200) == 200
+            assert not has_gateway or b'"condition"' in message.get("body", b'"condition"')
+
+        async def run() -> None:
+            state = SimpleNamespace(state=SimpleNamespace(args=args))
+            path = "/v1/chat/completions"
+            app = Gateway(engine, lambda path: known) if has_gateway else engine
+            for _ in range(n_requests):
+                await app({"type": "http", "method": "POST", "path": path, "headers": headers, "app": state}, receive, send)
+
+        started = time.process_time()
+        asyncio.run(run())
+        return 1000 * (time.process_time() - started) / n_requests
+
+    added = [cpu_milliseconds(True, events) - cpu_milliseconds(False, events) for events in (1, n_events)]
+    return added[0], (added[1] - added[0]) / (n_events - 1)
+
+
 def table(measured: list[Measured]) -> str:
     """A line for each server and number in flight: the median over rounds."""
     lines = [f"{'in flight':>9}  {'server':<13} {'tok/s':>7}  {'first token, ms':>17}  {'between, ms':>15}   (median, p99)"]
@@ -427,6 +482,14 @@ def main() -> None:
     in_turn: tuple[float, ...] = ()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.part == "gateway":
+            first, each = gateway_cost(folder)
+            print(
+                json.dumps({"request_ms": first, "event_ms": each})
+                if options.json
+                else f"CPU time that the gateway adds: {first:.2f} ms to a request and its first event, {1000 * each:.0f} µs to each event after"
+            )
+            return
         model = options.model or folder / "base"
         if not options.model:
             subprocess.run(

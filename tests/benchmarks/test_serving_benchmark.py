@@ -78,3 +78,10 @@ def test_two_servers_are_asked_in_turn_and_each_goes_first_as_often(serving: Mod
     assert [request["messages"] for request in first.asked][:6] == [request["messages"] for request in second.asked][:6]
     assert min(ours, bare) > 0.001
     assert abs(difference) < max(ours, bare)
+
+
+def test_the_gateways_own_time_is_measured_on_requests_that_it_lets_through(serving: ModuleType, tmp_path: Path) -> None:
+    request_ms, event_ms = serving.gateway_cost(tmp_path, n_requests=50, n_events=32)
+    assert 0.02 < request_ms < 20
+    assert event_ms < request_ms
+    assert len((tmp_path / "gateway.jsonl").read_text().splitlines()) == 100  # of one event and of 32
