@@ -51,7 +51,8 @@ class Gateway:
         args: Namespace = state.args
         self.options = options = options_of(args)
         self.kind = served_type(args)
-        self.conditions = server_conditions(self.kind, options, trained_conditions(model_folder(args.model, TOKENIZER_FILES)))
+        trained = trained_conditions(model_folder(args.model, TOKENIZER_FILES)) if self.kind else ()
+        self.conditions = server_conditions(self.kind, options, trained)
         self.n_processes = getattr(args, "api_server_count", None) or 1
         given = getattr(args, KEYS_ARGUMENT, None) or named_keys(getattr(args, "api_key", None) or ())
         self.keys = KeyStore(given, options.api_key_file, allows_limits=self.n_processes == 1)
