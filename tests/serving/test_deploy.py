@@ -7,10 +7,14 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from live_server import Server, free_port, wait_for
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 USER = [{"role": "user", "content": "Hi"}]
@@ -69,6 +73,26 @@ def test_nginx_gives_tls_a_path_of_its_own_and_streams_as_they_come(proxy: httpx
     assert len(pieces) > 20
     assert pieces[-1].endswith(b"data: [DONE]\n\n")
     assert proxy.post("/v1/chat/completions", content=b"x" * 5_000_000).status_code == 413
+
+
+def test_the_chat_page_works_below_the_path(proxy: httpx.Client, chromium: "Browser", server: Server) -> None:
+    from playwright.sync_api import expect
+
+    with chromium.new_context(ignore_https_errors=True) as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(str(proxy.base_url))
+        page.fill("#key input", server.key)
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Condition", exact=True)).to_have_value("GPT4 Correct", timeout=60_000)
+        page.fill("#prompt", "Tell me a long story.")
+        page.keyboard.press("Enter")
+        expect(page.locator(".assistant .body")).not_to_be_empty(timeout=60_000)
+        page.keyboard.press("Escape")
+        expect(page.locator(".assistant .facts")).to_contain_text("stopped")
+    assert f"{proxy.base_url}v1/chat/completions" in asked
+    assert all(url.startswith(str(proxy.base_url)) for url in asked)
 
 
 def test_the_unit_and_the_container_start_the_server_with_options_that_exist() -> None:

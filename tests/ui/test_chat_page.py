@@ -295,6 +295,16 @@ def test_a_browser_that_keeps_nothing_still_chats(page: Page, scripted: Scripted
     expect(page.locator("#add-lane")).to_be_visible()
 
 
+def test_a_browser_without_a_database_says_so(page: Page, scripted: Scripted) -> None:
+    page.add_init_script(
+        "Object.defineProperty(window, 'indexedDB', { get() { throw new DOMException('off', 'SecurityError'); } })"
+    )
+    page.goto(scripted[1])
+    expect(page.locator("#notice")).to_contain_text("This browser keeps no conversations for this page (off).")
+    ask(page, "say one")
+    finished(page, 1)
+
+
 def test_an_address_of_something_else_is_told(page: Page) -> None:
     async def website(scope: Scope, receive: Receive, send: Send) -> None:
         await Response("<h1>Welcome</h1>", media_type="text/html")(scope, receive, send)

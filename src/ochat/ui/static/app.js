@@ -36,6 +36,7 @@ const SAVE_EVERY = 1000; // ms, of a reply that is streaming
 const MAX_LANES = 4;
 
 let store;
+let notKept = ""; // why there's no store
 let conversations = []; // newest first
 let current = newConversation(remembered("like") ?? {});
 let messages = new Map(); // of the current conversation
@@ -628,6 +629,7 @@ function download(text, name) {
 
 async function importFile(file) {
   let rows;
+  notice("");
   try {
     rows = readImport(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
   } catch (error) {
@@ -666,7 +668,7 @@ async function meetServer(then) {
         () => null,
       ),
     ]);
-    notice("");
+    notice(notKept);
     show();
     return true;
   } catch (error) {
@@ -747,7 +749,7 @@ async function start() {
     conversations = newestFirst(await store.conversations());
     showConversations();
   } catch (error) {
-    notice(`This browser keeps no conversations for this page (${error.message}).`);
+    notKept = `This browser keeps no conversations for this page (${error.message}). Export what you want to keep.`;
   }
   await meetServer();
 }

@@ -32,7 +32,7 @@ export function newConversation(like = {}) {
     leaf: null,
     system: like.system ?? "",
     settings: { ...like.settings },
-    lanes: like.lanes ?? [{}],
+    lanes: Array.isArray(like.lanes) ? like.lanes : [{}],
   };
 }
 
