@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Never  # Any: values of the code's and the tests' making
 
 MAX_LINE_BYTES = 128 * 2**20  # HumanEval has results of 70 MB; memory is limited apart
+BUFFER_BYTES = 2**20
 SOLUTION, TESTS = "solution.py", "tests.py"
 
 
@@ -107,7 +108,8 @@ class Peer:
             return ["bytes", bytes.hex(value)]
         for kind in (list, tuple, set, frozenset):
             if isinstance(value, kind):
-                return [kind.__name__, [self.encode(item) for item in kind.__iter__(value)]]  # type: ignore[arg-type]
+                items = list(kind.__iter__(value))  # type: ignore[arg-type]
+                return [kind.__name__, items if _plain(items) else [self.encode(item) for item in items]]
         if isinstance(value, dict):
             return ["dict", [[self.encode(key), self.encode(item)] for key, item in dict.items(value)]]
         if isinstance(value, Remote) and value._peer is self:
@@ -136,10 +138,12 @@ class Peer:
             raise ImportError(f"the module {parts[0]} can't be passed")
         if kind == "yours":
             return self.objects[parts[0]]
-        return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](map(self.decode, parts[0]))
+        items = parts[0] if list not in set(map(type, parts[0])) else map(self.decode, parts[0])
+        return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](items)
 
     def send(self, message: dict[str, Any]) -> None:
-        self.writes.write(json.dumps(message).encode() + b"\n")
+        self.writes.write(json.dumps(message).encode())
+        self.writes.write(b"\n")
         self.writes.flush()
 
     def receive(self) -> dict[str, Any]:
@@ -155,7 +159,7 @@ class Peer:
         """Call an object of the other side. What it changes in a list, dict or set among its arguments changes here too."""
         answer, changed = self.ask("call", number, arguments, named)
         for own, new in zip(arguments, changed, strict=True):
-            if type(own) is not type(new):
+            if type(own) is not type(new):  # None where nothing changed
                 continue
             if isinstance(own, list):
                 own[:] = new
@@ -188,15 +192,27 @@ class Peer:
             subject = self.objects[number]
             if question == "call":
                 arguments, named = about
-                value: Any = subject(*arguments, **named), arguments
+                value: Any = subject(*arguments, **named)
+                # what wasn't changed isn't sent back
+                after, before = self.encode(arguments)[1], message["about"][1][1][1]
+                changed = ["list", [new if new != old else None for new, old in zip(after, before, strict=True)]]
+                encoded = ["tuple", [self.encode(value), changed]]
             else:
-                value = self.questions[question](subject, *about)
-            encoded = self.encode(value)
+                encoded = self.encode(self.questions[question](subject, *about))
         except BaseException as error:
             names = [kind.__name__ for kind in type(error).__mro__]
             self.send({"raised": names, "said": _said(error)})
         else:
             self.send({"answer": encoded})
+
+
+def _plain(items: list[Any]) -> bool:
+    """Whether all of them are JSON's as they are: a list of a million numbers isn't walked in Python."""
+    kinds = set(map(type, items))
+    if not kinds <= {bool, int, float, str, type(None)}:
+        return False
+    whole = [item for item in items if type(item) is int] if int in kinds else [0]
+    return min(whole) > -(2**63) and max(whole) < 2**63
 
 
 def _said(error: BaseException) -> str:
@@ -220,7 +236,7 @@ def _exception(names: list[str], said: str) -> Exception:
 
 def _take_streams(*numbers: int) -> list[BinaryIO]:
     """The streams as files that only we know; nobody's print or input gets into them any more."""
-    taken = [os.fdopen(os.dup(number), "rb" if number == 0 else "wb") for number in numbers]
+    taken = [os.fdopen(os.dup(number), "rb" if number == 0 else "wb", BUFFER_BYTES) for number in numbers]
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in numbers:
         os.dup2(nothing, number)
