@@ -8,7 +8,7 @@ from ochat.evaluation.graders.final_answer import boxed, first_sentence, marked,
 from ochat.evaluation.graders.grade import Grade
 
 _LETTER = re.compile(
-    r"[(\[{]\s*(?P<held>[A-Za-z])\s*[)\]}]|(?<![A-Za-z0-9'’])(?P<bare>[A-Z])(?![A-Za-z0-9]|['’](?:m|d|ve|ll)\b|-\w)"
+    r"[(\[{]\s*(?P<held>[A-Za-z])\s*[)\]}]|(?<![A-Za-z0-9])(?<![A-Za-z0-9]['’])(?P<bare>[A-Z])(?![A-Za-z0-9]|['’](?:m|d|ve|ll)\b|-\w)"
 )
 # "A careful reader", "I think": words of one letter, where a small word follows that could not follow an option's name
 _WORD = re.compile(
@@ -16,7 +16,7 @@ _WORD = re.compile(
 )
 _NEAR = 40  # characters in which a word about a letter stands
 _NOT = re.compile(
-    r"(?:\b(?:not|never|neither|nor|than|except|excludes?|excluding|eliminates?|eliminating|rules? out|ruling out|instead of)"
+    r"(?:\b(?:(?:can)?not(?: be)?|never|neither|nor|than|except|excludes?|excluding|eliminates?|eliminating|rules? out|ruling out|instead of)"
     r"|n['’]t(?: be)?)\s+(?:(?:option|choice|answer)\s+)?\W*$",
     re.IGNORECASE,
 )
@@ -27,11 +27,14 @@ _WRONG = re.compile(
     rf"|can(?:not|['’]t) be\b|{_OUT}|fails?\b)",
     re.IGNORECASE,
 )
+_ALL_WRONG = re.compile(
+    rf"(?:[\s()*]*(?:,|\band\b|\bor\b)+[\s()*]*[A-Z]\b)+[\s)*]+(?:are|is)\s+(?:all |both |clearly )?{_OUT}", re.IGNORECASE
+)
 _CONCLUDES = re.compile(
     r"(?:\b(?:so|therefore|thus|hence|choose|chose|select|pick|with|be|it is|it['’]s|option|choice)|→|=>)[\s:,]*\W*$",
     re.IGNORECASE,
 )
-_HOLDS = re.compile(r"\W*(?:is|holds|seems|must be)\s*(?:the\s+)?(?:right|correct|true|best|answer)?\b", re.IGNORECASE)
+_HOLDS = re.compile(r"\W*(?:is|holds|fits|seems|must be)\s*(?:the\s+)?(?:right|correct|true|best|answer)?\b", re.IGNORECASE)
 
 
 def grade_letter(options: Sequence[str], label: Sequence[str], reply: str) -> Grade:
@@ -102,7 +105,7 @@ def _named(text: str, known: Sequence[str]) -> Iterator[tuple[str, re.Match[str]
             and _TOO.fullmatch(text, negated_to, found.start())
             and "but" not in text[negated_to : found.start()]
         )
-        if too or _NOT.search(before[-40:]) or _WRONG.match(after):
+        if too or _NOT.search(before[-40:]) or _WRONG.match(after) or _ALL_WRONG.match(after):
             negated_to = found.end()
         else:
             yield letter, found
@@ -119,7 +122,9 @@ def _joined(text: str, named: list[tuple[str, re.Match[str]]], more: str = "") -
     return {
         at
         for at, ((_, one), (_, other)) in pairs
-        if other.start() - one.end() < _NEAR and pattern.fullmatch(text, one.end(), other.start())
+        if text[one.start() : one.end()] != text[other.start() : other.end()]
+        and other.start() - one.end() < _NEAR
+        and pattern.fullmatch(text, one.end(), other.start())
     }
 
 

@@ -16,7 +16,9 @@ _UNITS = re.compile(
     r"(?<=[\d})%])(?:\s|\\[ ,])*(?:\\(?:text|mbox|textrm|mathrm)\s*\{[^{}]*\}(?:\^\{?[23]\}?)?|(?:\s[a-z]{2,}\.?)+(?:\s?\^\{?[23]\}?)?)\s*$"
 )
 _TEXT = re.compile(r"\\(?:text|textbf|textrm|mbox|mathrm|operatorname|mathbf|emph)\s*\{([^{}]*)\}")
-_NAME = re.compile(r"\s*(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z](?:,\s*[a-zA-Z])*\))?|\\[a-z]+|[A-Za-z ]{1,20})\s*")
+_NAME = re.compile(
+    r"\s*(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z](?:,\s*[a-zA-Z])*\))?|\\[a-z]+|[A-Za-z ]{1,20}|\([a-z](?:,\s*[a-z])+\))\s*"
+)
 _TEX_COMMA = re.compile(r"(?<=\d)(?:\{,\}|\\[,!]|,\s?\\!)\s?(?=\d{3})")
 _THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
 _FUNCTION = re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln)(?![a-z])")
@@ -77,8 +79,8 @@ def _final(reply: str) -> tuple[str, bool]:
         return "", False
     spans = [_inner(found) for found in _SPAN.finditer(lines[-1] if len(lines) > 1 else reply)]
     if len(lines) > 1 and not spans:
-        return lines[-1].strip(), False
-    return (spans[-1] if spans else reply.strip()), False
+        return lines[-1].strip("# "), False
+    return (spans[-1] if spans else lines[-1].strip("# ")), False
 
 
 def _inner(found: re.Match[str]) -> str:
@@ -147,6 +149,11 @@ def _same(given: str, gold: str, depth: int) -> bool:
         return _same(given_sides[1].strip(), gold, depth + 1)
     if len(gold_sides) == 2 and len(given_sides) == 1 and _NAME.fullmatch(gold_sides[0]):
         return _same(given, gold_sides[1].strip(), depth + 1)
+    if len(given_sides) > 1 == len(gold_sides) and numeral(gold) is not None and not re.search("[a-z]", given):
+        *worked, last = given_sides  # 2+3=5
+        return all(same_value(side, last) for side in worked) and _same(last.strip(), gold, depth + 1)
+    if given[0] == "⟨" and given[-1] == "⟩" and len(_listed(gold)) > 1:
+        given = given[1:-1]  # a set where the answers are listed
     for split, ordered in ((_rows, True), (_unions, False), (_listed, False), (_elements, True)):
         parts, wanted = split(given), split(gold)
         if len(wanted) > 1 or len(parts) > 1:

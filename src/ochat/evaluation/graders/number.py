@@ -18,6 +18,7 @@ _TEX_COMMA = re.compile(r"(?<=\d)(?:\{,\}|\\[,!]|,\\!)\s?(?=\d{3})")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}")
 _UNIT = re.compile(r"(?<=\d)(?![eE][+-]?\d)(?=[^\W\d_])")
 _SUM = re.compile(r"\s*[-+*×÷]\s*[\d(]")
+_NOT_BUT = re.compile(r"\bnot\b[^,;:]*?\bbut\b")
 _MAX_LENGTH = 400  # a longer one would take long itself; no answer has it
 
 
@@ -49,7 +50,7 @@ def final_number(reply: str) -> str:
 
 
 def _sentences(text: str) -> Sequence[str]:
-    return [_UNIT.sub(" ", first_sentence(part).rpartition("=")[2]) for part in marked(text)]
+    return [_UNIT.sub(" ", _NOT_BUT.sub("", first_sentence(part)).rpartition("=")[2]) for part in marked(text)]
 
 
 def value(number: str) -> Fraction | None:
