@@ -223,6 +223,15 @@ def test_conditions_are_compared_with_the_first_beside_a_control(
     assert "first, 4TPG tcerroC (control)" in out
 
 
+@pytest.mark.parametrize(("known", "warned"), [([], True), (["Code"], False)])
+def test_a_condition_that_the_server_may_ignore_is_said(
+    known: list[str], warned: bool, benchmarks: dict[str, object], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.conditions = known
+    main(Options(**benchmarks, eval_sets=("zs",), condition="Code"))
+    assert ("'Code' may have no effect" in capsys.readouterr().out) == warned
+
+
 def test_a_sweep_stops_where_the_server_does_not_echo_the_condition(benchmarks: dict[str, object], server: Server) -> None:
     server.echoes = False
     with pytest.raises(OchatError, match=r"doesn't say that it answered under the condition 'Code'.*ochat serve"):

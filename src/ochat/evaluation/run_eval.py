@@ -171,7 +171,13 @@ async def _runs(options: Options, tasks: list[Task], endpoint: "Endpoint") -> li
     model = await served_model(endpoint)
     endpoint = Endpoint(endpoint.base_url, endpoint.headers, model["id"])
     if not options.conditions:
-        known = [] if options.condition or options.questions else await known_conditions(endpoint)
+        known = [] if options.questions and not options.condition else await known_conditions(endpoint)
+        if options.condition and not known:
+            print(
+                f"warning: {endpoint.base_url} tells no conditions (GET /conditions), as a server that ignores them: "
+                f"{options.condition!r} may have no effect. `ochat serve` knows them.",
+                flush=True,
+            )
         conditions = {
             benchmark: options.condition or (benchmark.condition if benchmark.condition in known else "")
             for benchmark in {task.benchmark for task in tasks}
