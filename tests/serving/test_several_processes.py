@@ -60,14 +60,15 @@ def several(
 def test_two_workers_give_the_replies_of_plain_transformers(model: Any, several: tuple[Server, Any]) -> None:
     import torch
 
-    server, _ = several
+    server, process = several
     assert {"openchat_3.5", "openchat/openchat_3.5"} <= {found["id"] for found in server.get("/v1/models").json()["data"]}
     for text in ("Hello", "What is 15% of 240?", "Implement quicksort using C++"):
         reply = server.chat(text, max_tokens=16, temperature=0, ignore_eos=True).json()
         prompt = reply["prompt_token_ids"]
         ids = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)
         assert reply["choices"][0]["token_ids"] == ids[0, len(prompt) :].tolist()
-    assert "(Worker_TP1 pid=" in server.log.read_text()
+    names = {" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)}
+    assert {"VLLM::Worker_TP0", "VLLM::Worker_TP1"} <= names
 
 
 def test_two_api_processes_answer_alike(several: tuple[Server, Any]) -> None:
