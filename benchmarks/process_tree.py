@@ -44,9 +44,11 @@ def measure(command: Sequence[object], log: Path, *, env: Mapping[str, str] | No
     seconds_of: dict[int, float] = {}
     peak = 0
     began = time.monotonic()
+    # Where Python may not keep what it compiled, every process compiles its imports anew: most of a short run, and not what users have.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with log.open("wb") as out:
         child = subprocess.Popen(
-            [str(word) for word in command], stdout=out, stderr=out, env={**os.environ, **(env or {})}, cwd=cwd
+            [str(word) for word in command], stdout=out, stderr=out, env=inherited | dict(env or {}), cwd=cwd
         )
         family = {child.pid}
         while child.poll() is None:
