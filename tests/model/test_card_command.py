@@ -12,9 +12,9 @@ from ochat.conversation import Conversation, Message
 from ochat.data import tokenize
 from ochat.errors import OchatError
 from ochat.evaluation import run_eval
+from ochat.evaluation.results import Row, write_results
 from ochat.files import file_sha256, write_json
 from ochat.model.card import Options, main
-from ochat.questions import Question
 from ochat.registry import load_template, model_type
 from ochat.training.checkpoint import save_checkpoint
 
@@ -48,10 +48,10 @@ def card_of(finished: Path, **options: object) -> str:
 def evaluated(folder: Path, root: Path) -> Path:
     """An output folder as `ochat eval run` leaves it: two replies, one right."""
     folder.mkdir()
-    run_eval.keep_to_model(folder, {"id": "openchat_smollm2", "root": str(root.resolve()), "condition": "GPT3"})
-    questions = [Question(question=text, options=("yes", "no"), label=("yes",)) for text in ("a", "b")]
-    options = run_eval.Options(questions=Path("q"), output=folder, condition="GPT3")
-    run_eval.write_grades(options, questions, ["yes", "no"])
+    config = {"id": "openchat_smollm2", "root": str(root.resolve()), "condition": "GPT3"}
+    run_eval.keep_to_model(folder, config)
+    rows = [Row("Which?", reply, reply, True, reply == "yes", row=n) for n, reply in enumerate(("yes", "no"))]
+    write_results(folder, dict(config), rows)
     return folder
 
 
