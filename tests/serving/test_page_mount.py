@@ -1,6 +1,7 @@
 """The chat page in the same process as the server, in a real browser."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def serving(model: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byte
         wait_until_ready(process, f"http://localhost:{port}", log)
         yield process
     finally:
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)  # with its engine, which would live on
         process.wait(60)
 
 
