@@ -188,6 +188,8 @@ def toy_server(*faults: str) -> Iterator[Toy]:
         pass
 
     class Quiet(ThreadingHTTPServer):
+        request_queue_size = 1024  # of 5, many clients at once lose their connections on a busy machine
+
         def handle_error(self, request: object, client_address: object) -> None:
             """Clients that hang up are what some tests are about."""
 

@@ -62,9 +62,7 @@ def test_overload_tells_what_the_excess_got(serving: ModuleType) -> None:
         server = serving.Server("ours", toy.url, "toy", {"Authorization": f"Bearer {KEY}"})
         found = asyncio.run(serving.overload(server, options))
     assert found["requests_per_second_offered"] == pytest.approx(4 * found["requests_per_second_at_capacity"])
-    # The toy takes all; on a busy machine some don't get a connection to it, which counts as status 0.
-    assert 200 in found["statuses"]
-    assert set(found["statuses"]) <= {0, 200}
+    assert set(found["statuses"]) == {200}  # the toy takes all
     assert set(found["large_statuses"]) == {400}  # but no prompt beyond its context
     assert len(found["health"]) == 3
 
