@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ochat.conversation import parse_conversation
-from ochat.data.blocks import Block, write_block
+from ochat.data.blocks import Block, blocks, write_block
 from ochat.data.dataset import Dataset
 from ochat.data.tokenize import Options, main
 from ochat.errors import DataError, OchatError
@@ -134,6 +134,24 @@ def test_the_data_set_is_the_same_bytes_for_any_number_of_processes(tmp_path: Pa
     assert found[0] == found[1]
     assert "train-00009.parquet" in found[0]
     assert not any(name.startswith(("totals", ".")) for name in found[0])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_is_read_ahead_than_the_processes_need(
+    workers: int, tmp_path: Path, toy_folder: ToyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = []
+
+    def watched(paths: Sequence[Path]) -> Iterator[Block]:
+        for block in blocks(paths):
+            ahead.append(block.number - sum(1 for _ in tmp_path.rglob("totals-*.json")))
+            yield block
+
+    monkeypatch.setattr("ochat.data.tokenize.blocks", watched)
+    tokenize(tmp_path, toy_folder("openchat_3.5"), *many(), workers=workers)
+    assert len(ahead) == 10
+    assert max(ahead) <= 2 * workers
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
@@ -148,12 +148,12 @@ def do_all(work: Work, todo: Iterator[Block], n_workers: int, bar: "tqdm[None]")
     """Tokenize the blocks in so many processes; in this one where there is but one block, since processes take a second to start."""
     first = list(islice(todo, 2))
     if n_workers == 1 or len(first) < 2:
-        for block in (*first, *todo):
+        for block in chain(first, todo):
             bar.update(work.do(block))
         return
     with _pool(n_workers) as pool:
         waiting: set[Future[int]] = set()
-        for block in (*first, *todo):
+        for block in chain(first, todo):
             if len(waiting) == 2 * n_workers:  # no more are read ahead: memory stays flat
                 waiting = _wait(waiting, bar)
             waiting.add(pool.submit(work.do, block))
