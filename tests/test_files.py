@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ochat.errors import OchatError
-from ochat.files import hold, new_file, new_folder, refuse_existing, write_text
+from ochat.files import hold, new_file, new_folder, refuse_existing, told_if_full, write_text
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -104,3 +104,45 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis").write_text("years")
     with pytest.raises(OchatError, match="exists"):
         refuse_existing(tmp_path)
+
+
+def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
+    other = "import sys; from pathlib import Path; from ochat.files import write_text\nwrite_text(Path(sys.argv[1]), 'yours')"
+    with new_file(tmp_path / "rows") as part:
+        part.write_text("mi")
+        done = subprocess.run([sys.executable, "-c", other, str(tmp_path / "rows")], stderr=subprocess.PIPE, text=True)
+        with part.open("a") as file:
+            file.write("ne")
+    assert "another process is writing there" in done.stderr
+    assert files(tmp_path) == {"rows": "mine"}
+
+
+def test_a_file_behind_a_link_is_the_one_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "rows")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "rows").read_text() == "new"
+
+
+def test_a_file_without_a_name_is_refused() -> None:
+    with pytest.raises(OchatError, match="Name a file"), new_file(Path("")):
+        pass
+
+
+def test_a_full_disk_is_told_with_the_file_it_was_for(tmp_path: Path) -> None:
+    message = r"rows can't be written: its disk is full\. Make room, or choose another output\."
+    with pytest.raises(OchatError, match=message), told_if_full(tmp_path / "rows"), Path("/dev/full").open("w") as file:
+        file.write("x")
+
+
+def test_processes_that_share_a_folder_must_write_the_same_there(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    with new_folder(target, resume="one", shared=True) as part:
+        (part / "half").write_text("one's")
+        with new_folder(target, resume="one", shared=True):
+            assert (part / "half").is_file()
+        with pytest.raises(OchatError, match="another process"), new_folder(target, resume="other", shared=True):
+            pass
+        assert (part / "half").is_file()
+    with new_folder(target, resume="other", shared=True) as part:
+        assert not (part / "half").exists()

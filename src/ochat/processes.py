@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ochat.errors import OchatError
@@ -24,11 +25,11 @@ START_SECONDS = 900  # a large checkpoint from a slow disk
 STOP_SECONDS = 40
 
 
-def end_with_parent() -> None:
-    """To be called in a new process: it ends when the one that started it does."""
+def end_with_parent(parent: int) -> None:
+    """To be called in a new process: it ends when the one that started it, whose number this is, does."""
     if sys.platform == "linux":  # elsewhere a killed parent may leave its child
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:  # it was killed before this call
+        if os.getppid() != parent:  # it was killed before this call; in a container its own number may be 1
             os._exit(1)
 
 
@@ -46,7 +47,7 @@ def run_command(*words: object) -> None:
     arguments = [str(word) for word in words]
     print(f"  $ ochat {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "ochat.cli", *arguments]
-    status = subprocess.run(command, preexec_fn=end_with_parent).returncode
+    status = subprocess.run(command, preexec_fn=partial(end_with_parent, os.getpid())).returncode
     if status:
         raise OchatError(f"`ochat {' '.join(arguments[:2])}` ended with status {status}; its message is above.")
 
@@ -133,7 +134,9 @@ def server(model: Path | str, port: int, log: Path, more: Sequence[str] = ()) ->
     print(f"  $ ochat serve {shlex.join(words)}    (its lines go to {log})", flush=True)
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=partial(end_with_parent, os.getpid())
+        )
     try:
         while not _is_healthy(port):
             if process.poll() is not None or time.monotonic() - started > START_SECONDS:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -231,3 +234,37 @@ def test_several_machines_each_take_a_part(tmp_path: Path, toy_folder: ToyFolder
 def test_a_wrong_shard_is_told(shard: str, tmp_path: Path) -> None:
     with pytest.raises(OchatError, match="Give the part and the number of parts"):
         Options((tmp_path,), "", tmp_path, shard=shard)
+
+
+def test_files_in_another_order_are_another_data_set(tmp_path: Path, toy_folder: ToyFolder) -> None:
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path in paths:
+        path.write_text(json.dumps(row(f"Question of {path.name}", "Answer")) + "\n", encoding="utf-8")
+    orders = paths, paths[::-1]
+    made = []
+    for inputs in orders:
+        main(Options(tuple(inputs), str(toy_folder("openchat_3.5")), tmp_path / "dataset"))
+        made.append(contents(tmp_path / "dataset"))
+    assert made[0] != made[1]
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OchatError, match=r"rows.jsonl is named twice, and its rows would count twice\. Name it once"):
+        Options((tmp_path / "rows.jsonl", tmp_path / "x" / ".." / "rows.jsonl"), "", tmp_path / "dataset")
+
+
+def test_no_process_outlives_a_killed_command(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal\nfrom ochat.data.tokenize import _pool\n"
+        "if __name__ == '__main__':\n    with _pool(1) as pool:\n        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], stdout=subprocess.PIPE, timeout=60, check=False
+    )  # a worker would hold the pipe
+    worker = Path(f"/proc/{int(done.stdout)}")
+    deadline = time.monotonic() + 20
+    while worker.exists():
+        assert time.monotonic() < deadline, "the worker still waits for blocks"
+        time.sleep(0.05)

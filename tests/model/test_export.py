@@ -1,10 +1,12 @@
 """A model as a GGUF file: llama.cpp, reading it, makes the same prompt of a conversation as we do."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -31,7 +33,9 @@ def llama_cpp(gguf: Path, log: Path) -> Iterator[httpx.Client]:
     script = ROOT / "benchmarks" / "peers" / "serve_llama_cpp.py"
     command = [sys.executable, str(script), str(gguf), "0", "1", "512", "1"]
     with log.open("wb") as err:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, preexec_fn=end_with_parent)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=err, text=True, preexec_fn=partial(end_with_parent, os.getpid())
+        )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()

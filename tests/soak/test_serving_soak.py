@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -66,7 +67,9 @@ def server(tmp_path: Path) -> Iterator[tuple[str, int]]:
     words = ["--model", str(tmp_path / "model"), "--port", str(port), "--api-keys", KEY, "--kv-cache-memory-bytes", str(2**26)]
     command = [sys.executable, "-m", "ochat.serving.openai_api_server", *words, "--max-model-len", "2048"]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=partial(end_with_parent, os.getpid())
+        )
     try:
         asyncio.run(until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log"))
         yield f"http://127.0.0.1:{port}", process.pid

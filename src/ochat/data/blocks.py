@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,27 @@ _ROWS_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of one or more files, each part with its file and the number of its first line."""
+    """Lines of one or more files, each part with its file, the number of its first line, and the text: one piece, which goes to
+    another process faster than its lines, and in less memory."""
 
     number: int
-    parts: list[tuple[Path, int, list[bytes]]]
+    parts: list[tuple[Path, int, bytes]]
 
 
 def blocks(paths: Sequence[Path]) -> Iterator[Block]:
     """The files' lines in their order, cut into blocks."""
     number = n_rows = n_bytes = 0
-    parts: list[tuple[Path, int, list[bytes]]] = []
+    parts: list[tuple[Path, int, bytes]] = []
     for path in paths:
-        parts.append((path, 1, []))
+        first, lines = 1, bytearray()
         for at, line in enumerate(read_lines(path), start=1):
             if n_rows == BLOCK_ROWS or (n_rows and n_bytes + len(line) > BLOCK_BYTES):
-                yield Block(number, parts)
+                yield Block(number, [*parts, (path, first, bytes(lines))])
                 number, n_rows, n_bytes = number + 1, 0, 0
-                parts = [(path, at, [])]
-            parts[-1][2].append(line)
+                parts, first, lines = [], at, bytearray()
+            lines += line
             n_rows, n_bytes = n_rows + 1, n_bytes + len(line)
+        parts.append((path, first, bytes(lines)))
     if n_rows:
         yield Block(number, parts)
 
@@ -194,8 +197,8 @@ def _tokenized_batch(
 
 def rows_of(block: Block) -> Iterator[tuple[str, Conversation]]:
     """The block's conversations, each with its place."""
-    for path, first, lines in block.parts:
-        for number, line in enumerate(lines, start=first):
+    for path, first, text in block.parts:
+        for number, line in enumerate(BytesIO(text), start=first):
             place = f"{path}:{number}"
             yield place, read_conversation(line, place)
 

@@ -105,6 +105,11 @@ class ShardWriter:
         self._rows = []
 
 
+def release_unused() -> None:
+    """Give back the memory that writing a shard took, most of which Arrow would keep."""
+    pa.default_memory_pool().release_unused()
+
+
 class Dataset:
     """One split of a data-set folder, in memory. Rows are numbered in the order of the files."""
 

@@ -15,6 +15,7 @@ from ochat.data.problem import shown
 from ochat.data.sets import DataSet, set_named, set_of
 from ochat.data.turns import value_of
 from ochat.errors import OchatError
+from ochat.files import refuse_twice
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Options:
         for option, given in (("--condition", self.condition), ("--class", self.class_name)):
             if given and not given.isprintable():
                 raise OchatError(f"{option} is {shown(given)}. Give plain words.")
+        if not self.output.name:
+            raise OchatError(f"--output is {str(self.output)!r}. Name a file to write.")
+        refuse_twice(self.inputs)
         if self.output.suffix in (".gz", ".zst"):
             raise OchatError(f"{self.output}: rows are written as plain text. Leave out {self.output.suffix}.")
         if any(path.resolve() == self.output.resolve() for path in self.inputs):

@@ -26,10 +26,11 @@ from tqdm import tqdm
 
 from ochat.conversation import Conversation, read_conversation
 from ochat.data.blocks import Block, Totals, blocks, read_totals, token_row, totals_file, write_block
-from ochat.data.dataset import META_FILE, ShardWriter, is_dataset, read_meta
+from ochat.data.dataset import META_FILE, ShardWriter, is_dataset, read_meta, release_unused
 from ochat.errors import DataError, OchatError
-from ochat.files import file_sha256, new_folder, refuse_existing, write_json
+from ochat.files import file_sha256, new_folder, refuse_existing, refuse_twice, write_json
 from ochat.hub import TOKENIZER_FILES, model_folder
+from ochat.processes import end_with_parent
 from ochat.registry import detect_model_type, load_template, model_type
 from ochat.template import ConversationTemplate, Run
 
@@ -69,6 +70,7 @@ class Options:
         if self.workers is not None and self.workers < 1:
             raise OchatError(f"--workers is {self.workers}. Give 1 or more.")
         parse_shard(self.shard)
+        refuse_twice(self.inputs)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -125,7 +127,8 @@ class Work:
             write_block(block, self.folder, template, heldout=self.heldout, max_tokens=self.max_tokens)
         finally:
             gc.enable()
-        return sum(len(line) for _, _, lines in block.parts for line in lines)
+            release_unused()
+        return sum(len(text) for _, _, text in block.parts)
 
 
 class PerMessageTemplate(ConversationTemplate):
@@ -147,14 +150,17 @@ def _template(kind: str, tokenizer: Path, per_message_loss: bool) -> Conversatio
 def do_all(work: Work, todo: Iterator[Block], n_workers: int, bar: "tqdm[None]") -> None:
     """Tokenize the blocks in so many processes; in this one where there is but one block, since processes take a second to start."""
     first = list(islice(todo, 2))
-    if n_workers == 1 or len(first) < 2:
-        for block in chain(first, todo):
+    is_alone = n_workers == 1 or len(first) < 2
+    todo = chain(first, todo)
+    del first  # it would keep two blocks
+    if is_alone:
+        for block in todo:
             bar.update(work.do(block))
         return
     with _pool(n_workers) as pool:
         waiting: set[Future[int]] = set()
-        for block in chain(first, todo):
-            if len(waiting) == 2 * n_workers:  # no more are read ahead: memory stays flat
+        for block in todo:
+            if len(waiting) > n_workers:  # one more than is worked on, and no more are read ahead: memory stays flat
                 waiting = _wait(waiting, bar)
             waiting.add(pool.submit(work.do, block))
         while waiting:
@@ -172,7 +178,8 @@ def _wait(waiting: set[Future[int]], bar: "tqdm[None]") -> set[Future[int]]:
 def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"))
+    # Those of a killed parent would wait for blocks for ever.
+    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -194,6 +201,7 @@ def main(options: Options) -> None:
     kind = detect_model_type(folder, options.model_type)
     template = _template(kind.name, folder, options.per_message_loss)
     max_tokens = options.max_tokens or kind.max_context
+    sources = {str(path): file_sha256(path) for path in options.inputs}
     made_from = {
         "format": FORMAT,
         "model_type": kind.name,
@@ -202,14 +210,16 @@ def main(options: Options) -> None:
         "per_message_loss": options.per_message_loss,
         "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
         "template_sha256": template.sha256(),
-        "sources": {str(path): file_sha256(path) for path in options.inputs},
+        "sources": sources,
     }
-    if is_dataset(options.output) and made_from.items() <= read_meta(options.output).items():
-        print(f"{options.output} is made of just this already.")
-        return
+    if is_dataset(options.output):
+        before = read_meta(options.output)
+        if made_from.items() <= before.items() and list(before["sources"]) == list(sources):  # in this order
+            print(f"{options.output} is made of just this already.")
+            return
     part_number, n_parts = parse_shard(options.shard)
     n_workers = options.workers or len(os.sched_getaffinity(0))
-    with new_folder(options.output, resume=made_from, shared=bool(options.shard)) as part:
+    with new_folder(options.output, resume=[made_from, list(sources)], shared=bool(options.shard)) as part:
         work = Work(folder, kind.name, part, options.heldout, max_tokens, options.per_message_loss)
         n_blocks = n_before = 0
 

@@ -203,7 +203,7 @@ def line_of(job: Job) -> str:
 @contextmanager
 def pool(n_at_once: int) -> Iterator[ProcessPoolExecutor]:
     """Processes of their own beginning, which end when this one does, however that is."""
-    executor = ProcessPoolExecutor(n_at_once, mp_context=get_context("spawn"), initializer=_begin)
+    executor = ProcessPoolExecutor(n_at_once, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
     try:
         yield executor
         executor.shutdown()
@@ -217,6 +217,6 @@ def pool(n_at_once: int) -> Iterator[ProcessPoolExecutor]:
             child.terminate()
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    end_with_parent()
+    end_with_parent(parent)

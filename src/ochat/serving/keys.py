@@ -81,7 +81,7 @@ def write_keys(path: Path, keys: Iterable[Key]) -> None:
     """Replace the file in one step; only its owner may read it."""
     rows = [key.model_dump(exclude_defaults=True) for key in keys]
     with new_file(path) as part:
-        part.touch(mode=0o600)
+        part.chmod(0o600)
         part.write_text(json.dumps({"keys": rows}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

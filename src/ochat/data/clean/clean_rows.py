@@ -24,7 +24,7 @@ from ochat.data.clean.tally import Outcome, Rows, Tally, each_row
 from ochat.data.clean.turns import in_turns
 from ochat.data.import_rows import refuse_other_file
 from ochat.errors import DataError, OchatError
-from ochat.files import new_file
+from ochat.files import new_file, refuse_twice
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.tokenizer import load_tokenizer
 
@@ -71,6 +71,7 @@ class Options:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise OchatError("No input given. Name at least one conversation file.")
+        refuse_twice(self.inputs)
         if self.output.suffix == ".gz":
             raise OchatError(f"{self.output}: rows are written as plain text. Leave out .gz.")
         if any(path.resolve() == self.output.resolve() for path in (*self.inputs, *self.questions)):

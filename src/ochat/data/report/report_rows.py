@@ -29,7 +29,7 @@ from ochat.data.report.shares import losses_of_run, weight_for_share
 from ochat.data.report.texts import Duplicates, Samples, Texts, find_duplicates
 from ochat.data.sets import SETS
 from ochat.errors import DataError, OchatError, require
-from ochat.files import make_folder, write_text
+from ochat.files import make_folder, refuse_twice, write_text
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, load_template, model_type
 
@@ -65,6 +65,7 @@ class Options:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise OchatError("No input given. Name conversation files, or a data-set folder.")
+        refuse_twice(self.inputs)
         if self.output and self.output.suffix != PAGE_SUFFIX:
             raise OchatError(f"--output is {self.output}. Name a page, such as report.html.")
         if self.max_tokens is not None and self.max_tokens < 2:
