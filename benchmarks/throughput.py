@@ -43,22 +43,33 @@ def main() -> None:
     distributions = options.distributions
     peer = environment(options.environments / "trl") if set(options.arms) - {"ours"} else None
     results: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    report: dict[str, Any] = {}
     for number in range(options.rounds):
         for arm in options.arms:
+            if arm in failed:
+                continue
             specs = [spec(options, arm, precision, d) for precision in options.precisions for d in distributions]
             python = Path(sys.executable) if arm == "ours" or peer is None else peer
-            for given, line in zip(specs, run(python, specs, options.device), strict=True):
+            try:
+                lines = run(python, specs, options.device)
+            except SystemExit as error:
+                if arm == "ours":
+                    raise
+                failed[arm] = str(error)
+                print(f"{arm} is left out from here on: {error}", file=sys.stderr)
+                continue
+            for given, line in zip(specs, lines, strict=True):
                 name = distributions[specs.index(given) % len(distributions)]
                 results.setdefault((given.precision, name, arm), []).append(line)
                 rate = line["tokens"] / clock(options, line)
                 print(f"round {number + 1} {given.precision} {name} {arm}: {rate:.0f} tokens/s", file=sys.stderr)
-    report = summary(options, results)
-    if options.json == "-":
-        print(json.dumps(report, indent=1))
-        return
-    print(tables(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            report = summary(options, results) | {"failed": failed}
+            if options.json and options.json != "-":  # whatever comes of the others
+                Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if not report:
+        raise SystemExit("No arm could be measured.")
+    print(json.dumps(report, indent=1) if options.json == "-" else tables(report))
 
 
 def parse() -> argparse.Namespace:

@@ -211,34 +211,50 @@ def main() -> None:
         "trl": lambda rows, work: trl(rows, options.tokenizer, work, pythons["trl"], cores),
     }
     results: list[Result] = []
+    failed: dict[str, str] = {}
+    versions = {"ours": f"ochat {version('ochat-crlft')}", "original": ORIGINAL_PACKAGE, "trl": TRL.requires[0]}
+    facts = {"date": str(date.today()), "machine": machine(), "input": options.input.name, "rounds": options.rounds}
+
+    def as_json() -> str:
+        of_arms = [asdict(result) for result in summary(results)]
+        return json.dumps({**facts, "versions": versions, "missing": missing, "failed": failed, "results": of_arms}, indent=1)
+
     with tempfile.TemporaryDirectory() as temporary:
         for n_rows in sorted(options.rows):
             rows = Path(temporary) / "rows.jsonl"
             write_rows(rows, options.input, n_rows)
             for _ in range(options.rounds):
                 for arm in ("ours", *(name for name in options.peers if name not in missing)):
+                    if arm in failed:
+                        continue
                     work = Path(temporary) / "work"
                     work.mkdir()
-                    found, n_tokens, n_bytes = arms[arm](rows, work)
+                    try:
+                        found, n_tokens, n_bytes = arms[arm](rows, work)
+                    except SystemExit as error:
+                        if arm == "ours":
+                            raise
+                        failed[arm] = f"{n_rows:,} rows: {error}"
+                        print(f"{arm} failed, and is left out from here on: {failed[arm]}", file=sys.stderr, flush=True)
+                        continue
+                    finally:
+                        shutil.rmtree(work)
                     results.append(Result(arm, n_rows, n_tokens, n_bytes, **asdict(found)))
-                    shutil.rmtree(work)
                     print(
                         f"{n_rows:,} rows, {arm}: {found.seconds:.1f} s, {found.cpu_seconds:.1f} CPU s",
                         file=sys.stderr,
                         flush=True,
                     )
-    results = summary(results)
-    versions = {"ours": f"ochat {version('ochat-crlft')}", "original": ORIGINAL_PACKAGE, "trl": TRL.requires[0]}
-    facts = {"date": str(date.today()), "machine": machine(), "input": options.input.name, "rounds": options.rounds}
-    as_json = json.dumps({**facts, "versions": versions, "missing": missing, "results": [asdict(r) for r in results]}, indent=1)
-    if options.json != "-":
-        print(", ".join(f"{name}: {value}" for name, value in facts.items()) + "\n\n" + table(results, cores))
-        for name in missing:
-            print(f"- {name}: not installed: `python benchmarks/tokenizing.py --install`")
+                    if options.json and options.json != "-":  # whatever comes of the others
+                        Path(options.json).write_text(as_json() + "\n", encoding="utf-8")
     if options.json == "-":
-        print(as_json)
-    elif options.json:
-        Path(options.json).write_text(as_json + "\n", encoding="utf-8")
+        print(as_json())
+        return
+    print(", ".join(f"{name}: {value}" for name, value in facts.items()) + "\n\n" + table(summary(results), cores))
+    for name in missing:
+        print(f"- {name}: not installed: `python benchmarks/tokenizing.py --install`")
+    for name, why in failed.items():
+        print(f"- {name} failed: {why.splitlines()[0]}")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,19 @@ def first_problem(error: ValidationError) -> str:
     return f"{field + ': ' if field else ''}{problem}{more}"
 
 
+def found_instead(error: ValidationError) -> str:
+    """A sentence, with a blank before it, of what stands in the first problem's place; nothing where that is a whole message or row."""
+    first = error.errors(include_url=False)[0]
+    value = first["input"]
+    is_short = (
+        value is None
+        or isinstance(value, float)
+        or (isinstance(value, int) and abs(value) < 10**40)  # Python doesn't print very long ones
+        or (isinstance(value, str) and len(value) <= 40)
+    )
+    return f" Found {value!r}." if is_short and first["type"] not in ("missing", "extra_forbidden") else ""
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:
     """Yield `(place, value)` for each line, place being `file:line`; `.gz` is read too. Raises DataError at a line that
     isn't JSON or isn't UTF-8, at an empty line, and where the file can't be read."""
@@ -124,7 +137,7 @@ def parse_conversation(value: object, place: str) -> Conversation:
         return Conversation.model_validate(value)
     except ValidationError as error:
         raise DataError(
-            f"{place}: {first_problem(error)}. A row is "
+            f"{place}: {first_problem(error)}.{found_instead(error)} A row is "
             '{"items": [{"role": "user"|"assistant", "content", "weight"}], "condition", "system", "class"}; '
             "other formats go through `ochat data import`."
         ) from error

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ochat.errors import DataError, OchatError
@@ -180,6 +180,12 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OchatError(f"{path}: the folder can't be made ({error.strerror}). Choose another output.") from error
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove the folder, unless there is something in it."""
+    with suppress(OSError):
+        path.rmdir()
 
 
 def refuse_existing(path: Path) -> None:

@@ -240,7 +240,7 @@ def test_chosen_and_rejected_answers_become_classes(tmp_path: Path) -> None:
 
 def test_a_row_without_a_class_is_an_error_or_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": "Hi", "completion": "Oh", "rating": rating} for rating in (5, None, None)]
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: no rule of .* gives this row a class, and 1 more have none\."):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: no rule of .* gives this row a class, and 1 other has none\."):
         imported(tmp_path, CLASSES + SCORED, *rows)
     assert not (tmp_path / "out.jsonl").exists()
     assert len(imported(tmp_path, CLASSES + SCORED, *rows, drop_unassigned=True)) == 1

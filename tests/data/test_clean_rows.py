@@ -92,13 +92,13 @@ def test_splitting_adds_rows_and_says_so(
     options = {"steps": ("length",), "max_length": 6, "too_long": "split"}
     main(Options((source,), output, length_unit="words", **options))  # type: ignore[arg-type]
     assert [len(row.items) for _, row in read_conversations(output)] == [2, 2]
-    assert "1 rows more by splitting" in capsys.readouterr().out
+    assert "1 more by splitting" in capsys.readouterr().out
     folder = str(toy_folder("openchat_3.5"))
     tokens = options | {"length_unit": "tokens", "tokenizer": folder}
     (n_tokens,) = {len(ids) for ids in load_tokenizer(Path(folder)).encode_text(["a b c"])}
     main(Options((source,), output, **tokens | {"max_length": 2 * n_tokens}))  # type: ignore[arg-type]
     assert [len(row.items) for _, row in read_conversations(output)] == [2, 2]
-    with pytest.raises(DataError, match="None of 1 rows"):
+    with pytest.raises(DataError, match="None of 1 row is left"):
         main(Options((source,), output, **tokens | {"max_length": 2 * n_tokens - 1}))  # type: ignore[arg-type]
 
 
@@ -113,7 +113,7 @@ def test_examples_are_shown_with_control_characters_escaped(tmp_path: Path, caps
 
 def test_nothing_is_written_where_no_row_is_left_or_one_is_bad(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", ROWS[4])
-    with pytest.raises(DataError, match="None of 1 rows is left"):
+    with pytest.raises(DataError, match="None of 1 row is left"):
         main(Options((source,), tmp_path / "out.jsonl"))
     written(source, ROWS[0], {"items": []})
     with pytest.raises(DataError, match=r"in\.jsonl:2"):

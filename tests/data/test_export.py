@@ -81,7 +81,7 @@ def test_a_row_in_a_peers_format(
     main(Options(source, tmp_path / "out.jsonl", format))
     first, _ = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
     assert first["messages"] == messages
-    assert ("1 of them have a condition" in capsys.readouterr().out) == (format != "openai")
+    assert ("1 of them has a condition" in capsys.readouterr().out) == (format != "openai")
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.1])

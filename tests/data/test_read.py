@@ -128,6 +128,7 @@ BAD = [
     (b'[{"a": 1}] {"a": 2}', ":1", "more after the array's end", 1),
     (b'[{"a": 1}, {"a": "\xe9"}, {"a": 3}]', ":1 (row 2)", "not UTF-8", 2),
     (b'[{"a": 1}, ' + b"[" * 100_000, ":1 (row 2)", "nested too deep", 1),
+    (b'{\n "a": 1\n}\n{\n "a": \n}\n{}', ":4 (row 2)", "not JSON (Expecting value, line 6)", 1),
     (b"a,b\n1,2\n3\n4,5\n", ":3", "1 cells under 2 columns", 2),
     (b"a,b\n1,\xe9\n4,5\n", ":2", "not UTF-8", 1),
     (b'a,b\n1,2\n3,"4"5\n6,7\n', ":3", "not CSV", 2),
@@ -218,3 +219,24 @@ def test_a_data_set_that_the_hub_cannot_give_ends_in_what_to_do() -> None:
     ) as raised:
         list(read_rows(Path("nobody/nothing")))
     assert "\n" not in str(raised.value)
+
+
+def test_objects_of_several_lines_each_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    for rows in (ROWS[:1], ROWS):
+        path.write_text("\n".join(json.dumps(row, indent=2, ensure_ascii=False) for row in rows), encoding="utf-8")
+        assert [row for _, row in read_rows(path)] == rows
+
+
+def test_what_stands_behind_links_of_a_folder_is_read_once_or_told(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jsonl").write_text('{"a": 1}\n')
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "part").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    (folder / "z.jsonl").symlink_to(tmp_path / "elsewhere" / "a.jsonl")
+    assert [place for place, _ in read_rows(folder)] == [f"{folder}/part/a.jsonl:1", f"{folder}/z.jsonl:1"]
+    (folder / "zz.jsonl").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"zz\.jsonl: can't be read \(No such file"):
+        list(read_rows(folder))

@@ -122,7 +122,7 @@ def test_sources_that_cannot_be_had_are_told_in_a_line_each(here: Path, capsys: 
     path = written(
         "sources:\n- {from: examples/own-data/expert.jsonl, condition: GPT4}\n- set: tiedong/goat\n- {from: gone.jsonl}\n"
     )
-    with pytest.raises(DataError, match=r"2 sources can't be had: goat, gone.*1 other sources are imported.*--skip-absent"):
+    with pytest.raises(DataError, match=r"2 sources can't be had: goat, gone.*1 other source is imported.*--skip-absent"):
         built(path)
     lines = [line for line in capsys.readouterr().out.splitlines() if "can't be had" in line]
     assert len(lines) == 2

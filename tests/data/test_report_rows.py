@@ -86,10 +86,10 @@ def test_what_the_texts_show_is_counted_by_class(tmp_path: Path, capsys: pytest.
     told = problems(value)
     for expected in (
         "2 rows say the same, or nearly, as a row of another class",
-        "1 rows hold questions of benchmarks (farm)",
-        "1 rows of poor (20%) hold a refusal",
-        "1 rows of poor have an empty reply",
-        "1 rows have nothing to learn",
+        "1 row holds questions of benchmarks (farm)",
+        "1 row of poor (20%) holds a refusal",
+        "1 row of poor has an empty reply",
+        "1 row has nothing to learn",
         "Licences that forbid commercial use: poor (CC-BY-NC-4.0)",
     ):
         assert expected in told, expected
@@ -136,7 +136,7 @@ def test_the_tokenizers_type_tells_the_condition_that_is_asked_under_and_what_is
     value = found(capsys, written(tmp_path / "rows.jsonl", *rows), tokenizer=str(toy_folder("openchat_3.5")), max_tokens=80)
     told = problems(value)
     assert "No class is learned under “GPT4 Correct”, which the server asks openchat_v3.2_mistral under by default." in told
-    assert f"1 rows are cut to 80 tokens and lose {value['cut_tokens']}" in told
+    assert f"1 row is cut to 80 tokens, which loses {value['cut_tokens']}" in told
     assert (value["unit"], value["classes"]["good"]["lengths"]["100"]) == ("tokens", 80)
 
 
@@ -147,7 +147,7 @@ def test_a_class_tables_weights_are_told_and_rows_that_it_lacks(tmp_path: Path, 
     value = found(capsys, rows, classes=table)
     weights = value["classes"]["good"]["weights"]
     assert (weights["message_weight"], weights["class_weight"]) == (0.5, 2.0)
-    assert "1 rows are of classes that the table lacks: poor" in problems(value)
+    assert "1 row is of classes that the table lacks: poor" in problems(value)
     assert value["unknown_classes"] == ["poor"]
 
 
@@ -164,7 +164,7 @@ def test_a_data_set_folder_tells_what_it_can(
     tokenize(TokenizeOptions((rows,), str(folder), tmp_path / "data"))
     of_folder, of_rows = found(capsys, tmp_path / "data"), found(capsys, rows, tokenizer=str(folder))
     assert (of_folder["dropped_rows"], of_folder["classes"]["good"]["texts"], of_folder["exact"]) == (1, None, None)
-    assert "1 rows have nothing to learn" in problems(of_folder)
+    assert "1 row has nothing to learn" in problems(of_folder)
     for name in ("good", "poor"):
         one, other = (value["classes"][name]["weights"] for value in (of_folder, of_rows))
         assert one["loss_share"] == pytest.approx(other["loss_share"])
@@ -254,7 +254,7 @@ def test_the_terminal_tells_the_most_of_it(tmp_path: Path, capsys: pytest.Captur
     assert lines[2].split() == "poor 2 28 20 1 x 0.1 = 0.1 2 16.7% 2".split()
     assert lines[4] == "Share of the loss if poor weighed:"
     assert lines[6].split() == ["good", "100.0%", "94.3%", "83.3%", "62.5%", "33.3%"]
-    at = lines.index("! 2 rows repeat another of their class, and so count more than once.")
+    at = lines.index("! 2 rows repeat another of the same class, which so counts more than once.")
     assert lines[at + 1] == "  `ochat data clean` drops them."
     assert lines[-1] == f"Report: {tmp_path / 'rows.report.html'}"
 

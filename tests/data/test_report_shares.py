@@ -139,15 +139,15 @@ def test_the_overlap_of_prompts_by_hand() -> None:
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([row("a", ("b", 1.0), name="", condition="")], "1 rows have neither a class nor a condition"),
+        ([row("a", ("b", 1.0), name="", condition="")], "1 row has neither a class nor a condition"),
         ([row("a", ("b", 1.0))], "All rows are of one class"),
         ([row("a", ("b", 1.0)), row("a", ("c", 0.5), name="other")], "good, other are learned under the condition “GPT4”"),
         ([row("a", ("b", 1.0)), row("a", ("c", 0.5), name="other", condition="")], "other has rows without a condition"),
         ([row("a", ("b", 1.0)), row("a", ("c", 1.0), name="poor", condition="GPT3")], "All classes weigh the same"),
         ([row("a", ("b", 1.0)), row("a", ("x" * 99, 0.1), name="poor")], "83% of the loss is of sub-optimal classes (poor)"),
         ([row("a", ("b" * 999, 1.0)), row("a", ("c", 0.1), name="poor")], "poor has 0.02% of the loss"),
-        ([row(f"a{n}", ("" if n else "b" * 9999, 1.0)) for n in range(100)], "good counts as 1 rows, not 100"),
-        ([row("a", ("b", 1.0), ("c", 0.0)), row("a", ("b", 0.0), name="other")], "1 rows have nothing to learn"),
+        ([row(f"a{n}", ("" if n else "b" * 9999, 1.0)) for n in range(100)], "good counts as 1 row, not 100"),
+        ([row("a", ("b", 1.0), ("c", 0.0)), row("a", ("b", 0.0), name="other")], "1 row has nothing to learn"),
     ],
 )
 def test_what_is_the_matter_is_told_with_what_to_do(rows: list[dict[str, Any]], problem: str) -> None:

@@ -50,7 +50,7 @@ def test_what_is_known_of_a_set_is_printed(
     imported("TIGER-Lab/MathInstruct")
     out = capsys.readouterr().out
     assert "TIGER-Lab/MathInstruct; licence: MIT, with parts of other licences" in out
-    assert "1 rows excluded by source=*camel* (Camel-Math is CC BY-NC 4.0)" in out
+    assert "1 row excluded by source=*camel* (Camel-Math is CC BY-NC 4.0)" in out
     assert "6 rows read = 3 kept + 3 excluded + 0 rejected" in out
     assert "1 with another value there: 'data/PoT/MATH_train.json'" in out
     imported("openchat/openchat_sharegpt4_dataset")

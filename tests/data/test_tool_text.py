@@ -56,7 +56,7 @@ def test_calls_become_the_assistants_text_and_results_the_users(tmp_path: Path, 
         ("user", '{"sum": 3}', 0.0),
         ("assistant", "3", 1.0),
     ]
-    assert "1 times: tools written as text" in capsys.readouterr().out
+    assert "1 time: tools written as text" in capsys.readouterr().out
 
 
 def test_sharegpts_roles_for_tools_do_too(tmp_path: Path) -> None:
@@ -102,4 +102,4 @@ def test_real_rows_with_tools_are_all_taken(
     main(Options((source,), tmp_path / "rows.jsonl", tools_as_text=True))
     out = capsys.readouterr().out
     assert "300 rows of ShareGPT conversations" in out
-    assert "191 times: tools written as text" in out
+    assert "191 time: tools written as text" in out

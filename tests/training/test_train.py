@@ -130,6 +130,7 @@ def test_a_model_without_the_types_tokens_is_refused(tmp_path: Path, base: Path,
     save_checkpoint(tiny_model(100), base, model_type(KIND), small)
     with pytest.raises(ModelError, match="ochat model add-tokens"):
         main(Options(str(small), dataset, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, base: Path) -> None:

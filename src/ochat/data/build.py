@@ -21,6 +21,7 @@ from ochat.data.clean.contamination import question_files
 from ochat.data.hub_rows import AbsentError
 from ochat.data.import_report import report
 from ochat.data.import_rows import import_rows
+from ochat.data.problem import counted
 from ochat.data.read import files_of, is_on_hub
 from ochat.data.recipe import Recipe, Source, read_recipe, rows_file
 from ochat.errors import DataError, OchatError
@@ -56,9 +57,11 @@ def main(options: Options) -> None:
         for name, why in absent.items():
             print(f"{name}: can't be had. {why}")
         if absent and not (options.skip_absent and made):
-            others = f"{len(made)} other sources are imported, and won't be again. " if made else ""
+            others = (
+                f"{counted(len(made), 'other source is', 'other sources are')} imported, and won't be again. " if made else ""
+            )
             raise DataError(
-                f"{options.recipe}: {len(absent)} sources can't be had: {', '.join(absent)}. {others}Get copies and repeat"
+                f"{options.recipe}: {counted(len(absent), 'source')} can't be had: {', '.join(absent)}. {others}Get copies and repeat"
                 f"{', or mix without them: --skip-absent' if made else ''}."
             )
         rows = mix(recipe, folder, made)
@@ -68,7 +71,9 @@ def main(options: Options) -> None:
         write_text(folder / "recipe.yaml", options.recipe.read_text(encoding="utf-8"))
         write_json(folder / BUILD_FILE, {"rows": rows["rows"], "absent": absent, "made_by": f"ochat {version('ochat-crlft')}"})
     without = f", without {', '.join(absent)}" if absent else ""
-    print(f"Built {folder}: {rows['rows']:,} conversations of {len(made)} sources{without}, in {rows_file(folder)}")
+    print(
+        f"Built {folder}: {counted(rows['rows'], 'conversation')} of {counted(len(made), 'source')}{without}, in {rows_file(folder)}"
+    )
 
 
 def check_tokenizer(recipe: Recipe) -> None:
@@ -158,7 +163,7 @@ def from_before(output: Path, made_of: Note) -> Note | None:
     note: Note = json.loads(path.read_text(encoding="utf-8"))
     if note.get("made_of") != json.loads(json.dumps(made_of, default=str)):
         return None
-    print(f"{output}: from before, {note['rows']:,} conversations")
+    print(f"{output}: from before, {counted(note['rows'], 'conversation')}")
     return note
 
 

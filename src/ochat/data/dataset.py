@@ -117,7 +117,8 @@ class Dataset:
         self.meta = read_meta(folder)
         shards = sorted(folder.glob(f"{split}-*.parquet"))
         if not shards:
-            raise DataError(f"{folder} has no {split} rows. Make it with `ochat data tokenize`.")
+            option = " --heldout" if split == "heldout" else ""
+            raise DataError(f"{folder} has no {split} rows. Make it with `ochat data tokenize{option}`.")
         try:
             table = pa.concat_tables(pq.read_table(shard, schema=SCHEMA) for shard in shards)
         except (OSError, pa.ArrowException) as error:

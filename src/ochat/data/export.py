@@ -16,6 +16,7 @@ import tyro
 
 from ochat.conversation import Conversation, Message, read_conversations
 from ochat.data.dataset import Dataset, is_dataset
+from ochat.data.problem import counted
 from ochat.errors import DataError, OchatError
 from ochat.files import new_file
 
@@ -65,25 +66,30 @@ def main(options: Options) -> None:
                 rows = [original_row(*dataset.row(n)) for n in range(start, min(len(dataset), start + _ROWS_AT_ONCE))]
                 writer.write_table(pa.Table.from_pylist(rows, ORIGINAL_SCHEMA))
                 n_rows += len(rows)
-        print(f"Wrote {options.output}: {n_rows:,} rows as the original's trainer reads them")
+        print(f"Wrote {options.output}: {counted(n_rows, 'row')} as the original's trainer reads them")
         return
     if options.input.is_dir():
         raise DataError(
             f"{options.input} is a folder. Give conversations, one JSON object a line; --format ochat takes a data set."
         )
     convert = _CONVERT[options.format]
-    n_rows = n_conditions = 0
+    n_rows = n_conditions = n_classes = 0
     with new_file(options.output) as part, part.open("w", encoding="utf-8") as out:
         for _, row in read_conversations(options.input):
             n_rows += 1
             n_conditions += bool(row.condition)
+            n_classes += bool(row.class_name)
             out.write(json.dumps(convert(row), ensure_ascii=False) + "\n")
-    print(f"Wrote {options.output}: {n_rows:,} rows")
-    if n_conditions and options.format != "openai":
+    print(f"Wrote {options.output}: {counted(n_rows, 'row')}")
+    if options.format == "openai":
+        return
+    if n_conditions:
         print(
-            f"{n_conditions:,} of them have a condition, which {options.format} has no place for: its prompts will be without. A chat "
-            "template that writes it is in every checkpoint of ochat."
+            f"{counted(n_conditions, 'of them has', 'of them have')} a condition, which {options.format} has no place for: its prompts will "
+            "be without. A chat template that writes it is in every checkpoint of ochat."
         )
+    if n_classes:
+        print(f"{counted(n_classes, 'of them has', 'of them have')} a class, whose name isn't in it; its weight is.")
 
 
 def messages_of(row: Conversation) -> Iterator[tuple[str, str, float]]:

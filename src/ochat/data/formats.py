@@ -33,6 +33,12 @@ METADATA = frozenset(
 )
 MESSAGE_METADATA = frozenset("name id message_id timestamp created_at model lang language".split())
 
+# Of a row, where --allow-extra-keys would lose what its writer meant.
+_HINTS = {
+    "weight": " A --columns file takes a row's weight (`weight: weight`).",
+    **dict.fromkeys(("score", "rating", "quality"), " --classes makes classes of it (a rule by score)."),
+}
+
 
 @dataclass(frozen=True)
 class RowFormat:
@@ -226,9 +232,8 @@ def known_part(row: Row, format: RowFormat, *, allow_extra_keys: bool = False) -
                 continue
             if not (allow_extra_keys or name in metadata):
                 where = f"unknown field {shown(name)}" + (f" in `{place}`" if place else "")
-                raise RowProblem(
-                    f"unknown field {shown(name)}", f"{where}.{_near(name, fields)} --allow-extra-keys leaves it out."
-                )
+                hint = _near(name, fields) or ("" if place else _HINTS.get(name, ""))
+                raise RowProblem(f"unknown field {shown(name)}", f"{where}.{hint} --allow-extra-keys leaves it out.")
             left_out.append(f"{place.split('[')[0]}[].{name}" if place else name)
         return {name: value for name, value in part.items() if name in fields}
 

@@ -8,7 +8,7 @@ from ochat.conversation import Conversation
 from ochat.data.classes import ClassTable, Factors, Match, factor_table
 from ochat.data.formats import RowFormat
 from ochat.data.import_plan import Exclusion, Plan
-from ochat.data.problem import RowProblem, shown
+from ochat.data.problem import RowProblem, counted, shown
 
 MAX_NAMES = 1000  # of fields that are counted apart: rows that use keys as values would fill the memory
 SHOWN_NAMES = 20
@@ -87,6 +87,14 @@ class Counts:
         self.n_empty += any(item.role == "assistant" and not item.content.strip() for item in row.items)
 
 
+def _line(n: int, one: str, many: str) -> str:
+    return counted(n, one, many, width=9)
+
+
+def _of_them(n: int) -> str:
+    return _line(n, "of them has", "of them have")
+
+
 def class_lines(counts: Counts, table: ClassTable) -> list[str]:
     """The classes with both factors of their weights, and what each rule did."""
     lines = [f"{'class':<16} {'condition':<16} {'rows':>9} {'message weight':>14} x {'class weight':>12} = {'effective':>9}"]
@@ -117,27 +125,27 @@ def report(counts: Counts, plan: Plan) -> str:
     lines = []
     if plan.known:
         lines += [f"{plan.known.id}; licence: {plan.known.licence}", *plan.known.notes]
-    lines += [f"{count:>9,} rows of {name}" for name, count in counts.formats.most_common()]
+    lines += [_line(count, f"row of {name}", f"rows of {name}") for name, count in counts.formats.most_common()]
     for one in plan.exclude:
         hint = "" if counts.excluded[one] or plan.known else f"; is there a column {one.column!r}?"
-        lines.append(f"{counts.excluded[one]:>9,} rows excluded by {one}{hint}")
+        lines.append(_line(counts.excluded[one], "row", "rows") + f" excluded by {one}{hint}")
     lines += [f"{counts.dropped[name]:>9,} dropped of class {name}" for name in options.drop_class]
     if table:
         lines += class_lines(counts, table)
     if counts.n_written != counts.formats.total():
-        lines.append(f"{counts.n_written:>9,} conversations made of them")
-    if not options.condition:
-        lines.append(f"{counts.n_conditioned:>9,} of them have a condition; the others teach the bare prompt")
+        lines.append(_line(counts.n_written, "conversation", "conversations") + " made of them")
+    if not options.condition and counts.n_conditioned < counts.n_written:
+        lines.append(_of_them(counts.n_conditioned) + " a condition; the others teach the bare prompt")
     if counts.n_replaced:
         now = "their class's" if table else repr(options.condition)
         lines.append(f"{counts.n_replaced:>9,} of them had another condition, now {now}")
     if counts.n_unlearned:
-        lines.append(f"{counts.n_unlearned:>9,} of them have no message with a weight above 0, so nothing is learned from them")
+        lines.append(_of_them(counts.n_unlearned) + " no message with a weight above 0, so nothing is learned there")
     if counts.n_empty:
-        lines.append(f"{counts.n_empty:>9,} of them have an empty answer, which teaches to say nothing")
+        lines.append(_of_them(counts.n_empty) + " an empty answer, which teaches to say nothing")
     if counts.n_unasked:
-        lines.append(f"{counts.n_unasked:>9,} of them have an empty question")
-    lines += [f"{count:>9,} times: {note}" for note, count in counts.notes.most_common()]
+        lines.append(_of_them(counts.n_unasked) + " an empty question")
+    lines += [_line(count, "time", "times") + f": {note}" for note, count in counts.notes.most_common()]
     if counts.left_out:
         names = [f"{shown(name)[1:-1]} ({count:,})" for name, count in counts.left_out.most_common(SHOWN_NAMES)]
         more = f" and {len(counts.left_out) - SHOWN_NAMES:,} more" if len(counts.left_out) > SHOWN_NAMES else ""
@@ -145,7 +153,7 @@ def report(counts: Counts, plan: Plan) -> str:
     if options.skip_invalid or plan.exclude:
         excluded = f" + {counts.excluded.total():,} excluded" if plan.exclude else ""
         lines.append(
-            f"{counts.n_read:>9,} rows read = {counts.formats.total():,} kept{excluded} + {counts.rejected.total():,} rejected"
+            f"{_line(counts.n_read, 'row', 'rows')} read = {counts.formats.total():,} kept{excluded} + {counts.rejected.total():,} rejected"
         )
     if options.skip_invalid:
         lines += [f"{count:>9,} rejected: {reason}" for reason, count in counts.rejected.most_common()]
@@ -154,7 +162,7 @@ def report(counts: Counts, plan: Plan) -> str:
     if counts.n_capped:
         lines.append(f"{counts.n_capped:>9,} left out by the cap: {n_written:,} were drawn of those above, by their prompts")
     if table:
-        lines.append(f"Wrote {options.output}: {n_written:,} conversations of the classes of {plan.origin}")
+        lines.append(f"Wrote {options.output}: {counted(n_written, 'conversation')} of the classes of {plan.origin}")
         return "\n".join(lines)
     weight = 1.0 if options.weight is None else options.weight
     lines.append(f"Wrote {options.output}: condition {options.condition or 'as given'}, weight {weight:g} times the rows' own")

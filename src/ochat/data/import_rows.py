@@ -16,7 +16,7 @@ from ochat.data.classes import ClassTable, apply_class, each_row, match
 from ochat.data.formats import detect_format, known_part, with_class
 from ochat.data.import_plan import Exclusion, Options, Plan, plan_of
 from ochat.data.import_report import Counts, Imported, Made, report
-from ochat.data.problem import RowProblem, shown
+from ochat.data.problem import RowProblem, counted, shown
 from ochat.data.read import Unreadable, files_of, is_on_hub, read_all
 from ochat.data.sample import keep_sample, sample_key
 from ochat.data.tool_text import AS_TEXT, tools_as_text
@@ -166,19 +166,24 @@ def excluding(value: object, plan: Plan) -> Exclusion | None:
 
 def refuse_unwritten(counts: Counts, plan: Plan) -> None:
     """Raise where rows have no class, or nothing was written."""
+    n_more = counts.n_unassigned - 1
     if counts.n_unassigned and not plan.options.drop_unassigned:
         raise DataError(
-            f"{counts.first_unassigned}: no rule of {plan.origin} gives this row a class, and {counts.n_unassigned - 1:,} more "
-            "have none. Add a rule, name a `fallback`, or leave such rows out with --drop-unassigned."
+            f"{counts.first_unassigned}: no rule of {plan.origin} gives this row a class"
+            f"{', and ' + counted(n_more, 'other has', 'others have') + ' none' if n_more else ''}. Add a rule, name a `fallback`, or leave such rows out with --drop-unassigned."
         )
     if not counts.n_written and counts.n_unassigned:
-        raise DataError(f"No rule of {plan.origin} gives any of {counts.n_unassigned:,} rows a class. Check the rules.")
+        raise DataError(
+            f"No rule of {plan.origin} gives any of {counted(counts.n_unassigned, 'row')} a class. Check the rules."
+        )
     if not counts.n_written:
         left_out = counts.excluded.total() + counts.dropped.total()
         why = f"{left_out:,} were left out by --exclude or --drop-class. " if left_out else ""
         if counts.first_problem:
             n = counts.rejected.total()
-            why += f"{counts.first_problem} {'All' if n == counts.n_read else 'Of all rows,'} {n:,} rows were rejected."
+            of_all = f"All {n:,} rows were rejected." if n > 1 else "It is the only row."
+            why += f"{counts.first_problem} "
+            why += of_all if n == counts.n_read else f"{counted(n, 'row was', 'rows were')} rejected, of {counts.n_read:,}."
         raise DataError(f"{', '.join(map(str, plan.options.inputs))}: no row that can be used. {why or 'Check the files.'}")
 
 

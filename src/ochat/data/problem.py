@@ -15,6 +15,11 @@ class RowProblem(Exception):
         self.reason = reason
 
 
+def counted(n: int, one: str, many: str = "", *, width: int = 0) -> str:
+    """The number, and what is counted as one or as many (left out: with an s): `1 row`, `2,000 rows`."""
+    return f"{n:>{width},} {one if n == 1 else many or f'{one}s'}"
+
+
 def shown(value: object) -> str:
     """A user's value for a message: short, on one line, and without characters that a terminal acts on."""
     return _shorten.repr(value)

@@ -36,6 +36,7 @@ WINDOW = 2**20
 BUFFER = 2**16  # where a compressed file is cut off, as much of it before the cut is lost too
 ROWS_PER_BATCH = 1000
 REST = "From here on the file isn't read."
+_AND_REST = ", and the rest of its file isn't read"  # of a reason: so many rejected rows stand for more
 
 _COLUMN = re.compile(r"[\w][\w .-]{0,63}")
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -82,11 +83,7 @@ def files_of(path: Path, only: Sequence[str] = ()) -> list[Path]:
         if not path.exists():
             raise AbsentError(f"{path} doesn't exist. Name a file, a folder, or a data set on the hub as OWNER/NAME.")
         return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if _has_rows(file) and not any(part.startswith(".") for part in file.relative_to(path).parts) and file.is_file()
-    )
+    files = [one for one in _below(path, {path.resolve()}) if _has_rows(one) and (one.is_file() or not one.exists())]
     if not files:
         raise DataError(f"{path}: no file of rows in this folder. Known: {', '.join(SUFFIXES)}, each also .gz or .zst.")
     named = [file for file in files if file.name in only]
@@ -96,6 +93,17 @@ def files_of(path: Path, only: Sequence[str] = ()) -> list[Path]:
             f"{path} has no {' or '.join(only)}, which holds this data set's rows. Name the file to read; there: {there}."
         )
     return named or files
+
+
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The files of a folder and of those in it, in the order of their paths, without hidden ones. Links are followed, but not in circles."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in seen:
+            yield from _below(path, seen | {path.resolve()})
 
 
 def _has_rows(path: Path) -> bool:
@@ -116,7 +124,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, object | Unreadable]]:
             raise DataError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
         reason = shown(str(error) or type(error).__name__)[1:-1]
         message = f"the file is damaged or cut off after this place ({reason}). {REST} Get it again."
-        yield place, Unreadable(RowProblem("the file is damaged or cut off", message))
+        yield place, Unreadable(RowProblem(f"the file is damaged or cut off{_AND_REST}", message))
 
 
 @contextmanager
@@ -145,7 +153,9 @@ def _rows_of(file: io.BufferedReader, path: Path) -> Iterator[tuple[str, object 
     if not text:
         return _unreadable(path, "the file is empty", "the file is empty. Give it rows, or leave it out.")
     if text.startswith(b"[") and not _is_lines(text):
-        return _json_array(file, path)
+        return _json_values(file, path, listed=True)
+    if text.partition(b"\n")[0].strip() == b"{":  # written for people: no line is an object
+        return _json_values(file, path, listed=False)
     if not text.startswith((b"{", b"[")):
         if _CONTROL.search(head):
             return _unreadable(path, "not a file of rows", "this is no text. Give JSON lines, a JSON array, CSV or parquet.")
@@ -247,28 +257,33 @@ def _too_deep() -> RowProblem:
     return RowProblem("nested too deep", "the JSON is nested too deep. Give flat conversations.")
 
 
-def _json_array(file: io.BufferedReader, path: Path) -> Iterator[tuple[str, object | Unreadable]]:
-    """The array's elements, decoded one by one from a window over the text. Where one is broken, nothing tells where the next
-    one begins: the rest is unreadable."""
+def _json_values(file: io.BufferedReader, path: Path, *, listed: bool) -> Iterator[tuple[str, object | Unreadable]]:
+    """The elements of an array, or objects one after the other that take several lines each, decoded one by one from a window over
+    the text. Where one is broken, nothing tells where the next one begins: the rest is unreadable."""
     window = _Window(file)
-    window.skip("[")
+    broken = f"the {'array' if listed else 'JSON'} is broken{_AND_REST}"
+    if listed:
+        window.skip("[")
     for row in range(1, 2**62):
-        ends = window.skip("]")
-        if not ends and row > 1 and not window.skip(","):
+        ends = window.skip("]") if listed else not window.next_character()
+        if listed and not ends and row > 1 and not window.skip(","):
             message = f"expected a comma or the array's end. {REST} Mend the JSON."
-            yield f"{path}:{window.line}", Unreadable(RowProblem("the array is broken", message), window.beginning())
+            yield f"{path}:{window.line}", Unreadable(RowProblem(broken, message), window.beginning())
             return
         if ends:
             if window.next_character():
                 message = f"there is more after the array's end. {REST} Give one array, or one JSON object a line."
-                yield f"{path}:{window.line}", Unreadable(RowProblem("more after the array", message), window.beginning())
+                yield (
+                    f"{path}:{window.line}",
+                    Unreadable(RowProblem(f"more after the array{_AND_REST}", message), window.beginning()),
+                )
             return
         window.next_character()
         place = f"{path}:{window.line} (row {row})"
         try:
             value, source = window.decode()
         except RowProblem as problem:
-            yield place, Unreadable(RowProblem("the array is broken", f"{problem} {REST}"), window.beginning())
+            yield place, Unreadable(RowProblem(broken, f"{problem} {REST}"), window.beginning())
             return
         if _has_bad_bytes(source):
             text = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -388,7 +403,12 @@ def _csv(file: io.BufferedReader, path: Path, delimiter: str) -> Iterator[tuple[
             # A quote that was left open took the lines below it: where the next row begins, nobody knows.
             is_lost = not columns or reader.line_num > first_line
             message = f"not CSV ({error}). Quote each cell that holds a quote or a line break, and double the quotes in it."
-            yield place, Unreadable(RowProblem("not CSV", f"{message} {REST}" if is_lost else message))
+            yield (
+                place,
+                Unreadable(
+                    RowProblem(f"not CSV{_AND_REST}", f"{message} {REST}") if is_lost else RowProblem("not CSV", message)
+                ),
+            )
             if is_lost:
                 return
             continue
@@ -427,7 +447,7 @@ def _parquet(file: io.BufferedReader, path: Path) -> Iterator[tuple[str, object 
                 values = batch.to_pylist()
             except (ValueError, OverflowError) as error:  # text that is no UTF-8, a time beyond Python's years
                 message = f"a row from here on can't be read ({shown(str(error))}). {REST}"
-                yield f"{path}:row {row}", Unreadable(RowProblem("a row can't be read", message))
+                yield f"{path}:row {row}", Unreadable(RowProblem(f"a row can't be read{_AND_REST}", message))
                 return
             for value in values:
                 yield f"{path}:row {row}", value

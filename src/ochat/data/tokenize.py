@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ochat.conversation import Conversation, read_conversation
 from ochat.data.blocks import Block, Totals, blocks, read_totals, token_row, totals_file, write_block
 from ochat.data.dataset import META_FILE, ShardWriter, is_dataset, read_meta, release_unused
+from ochat.data.problem import counted
 from ochat.errors import DataError, OchatError
 from ochat.files import file_sha256, new_folder, refuse_existing, refuse_twice, write_json
 from ochat.hub import TOKENIZER_FILES, model_folder
@@ -279,9 +280,11 @@ def report(totals: Totals, max_tokens: int) -> str:
         share = of_class.weight_sum / all_weights
         numbers = f"{of_class.rows:>9,} {of_class.learned_tokens:>15,} {of_class.weight_sum:>12,.1f} {share:>16.1%}"
         lines.append(f"{name or '(none)':<20} {numbers}")
-    lines.append(f"{totals.train_rows:,} rows to train on, {totals.heldout_rows:,} held out, {totals.tokens:,} tokens in all")
+    lines.append(
+        f"{counted(totals.train_rows, 'row')} to train on, {totals.heldout_rows:,} held out, {totals.tokens:,} tokens in all"
+    )
     if totals.cut_rows:
-        lines.append(f"{totals.cut_rows:,} rows cut to {max_tokens:,} tokens, losing {totals.cut_tokens:,} tokens")
+        lines.append(f"{counted(totals.cut_rows, 'row')} cut to {max_tokens:,} tokens, losing {totals.cut_tokens:,} tokens")
     if totals.dropped_rows:
-        lines.append(f"{totals.dropped_rows:,} rows left out: no token in them has a weight above 0")
+        lines.append(f"{counted(totals.dropped_rows, 'row')} left out: no token there has a weight above 0")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ochat.conversation import first_problem
+from ochat.conversation import first_problem, found_instead
 from ochat.errors import OchatError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -59,7 +59,7 @@ class YamlFile(NamedTuple):
             if first["type"] == "extra_forbidden":
                 known = [field.alias or name for name, field in model.model_fields.items()]
                 raise self.wrong(within, unknown("field", str(first["loc"][-1]), known)) from error
-            raise self.wrong(within, f"{first_problem(error)}. {self.example}") from error
+            raise self.wrong(within, f"{first_problem(error)}.{found_instead(error)} {self.example}") from error
 
 
 def read_yaml(path: Path, what: str, example: str) -> YamlFile:

@@ -15,7 +15,7 @@ import numpy as np
 from ochat.data.dataset import META_FILE, Dataset, read_meta
 from ochat.data.packing import Plan, plan
 from ochat.errors import DataError, ModelError, OchatError, require
-from ochat.files import file_sha256, hold, make_folder, write_json
+from ochat.files import file_sha256, hold, make_folder, remove_if_empty, write_json
 from ochat.hub import model_folder
 from ochat.registry import MODEL_TYPE_FILE, ModelType, detect_model_type, load_template, model_type
 from ochat.template import ConversationTemplate
@@ -173,6 +173,8 @@ def main(options: Options) -> None:
     check_ranks(options, options.ranks or count)
     with ExitStack() as stack:
         if not options.dry_run:
+            if is_first and not options.output.exists():
+                stack.callback(remove_if_empty, options.output)  # what is refused below leaves nothing
             make_folder(options.output)
             if is_first:
                 stack.enter_context(hold(options.output))

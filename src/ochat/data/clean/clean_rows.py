@@ -23,6 +23,7 @@ from ochat.data.clean.near import drop_near_duplicates
 from ochat.data.clean.tally import Outcome, Rows, Tally, each_row
 from ochat.data.clean.turns import in_turns
 from ochat.data.import_rows import refuse_other_file
+from ochat.data.problem import counted
 from ochat.errors import DataError, OchatError
 from ochat.files import new_file, refuse_twice
 from ochat.hub import TOKENIZER_FILES, model_folder
@@ -182,7 +183,7 @@ def table(tallies: dict[StepName, Tally]) -> str:
                 f"  {count:>11,} {what + ': ' if what else ''}{printable(reason)}" for reason, count in counts.most_common()
             ]
         if tally.n_added:
-            lines.append(f"  {tally.n_added:>11,} rows more by splitting")
+            lines.append(f"  {tally.n_added:>11,} more by splitting")
     return "\n".join(lines)
 
 
@@ -247,7 +248,7 @@ def main(options: Options) -> None:
                 print(line)
         if not n_written:
             raise DataError(
-                f"None of {first.n_read:,} rows is left, so nothing was written. See the reasons; change the steps."
+                f"None of {counted(first.n_read, 'row')} is left, so nothing was written. See the reasons; change the steps."
             )
     if not options.json:
-        print(f"Wrote {options.output}: {n_written:,} of {first.n_read:,} rows")
+        print(f"Wrote {options.output}: {n_written:,} of {counted(first.n_read, 'row')}")

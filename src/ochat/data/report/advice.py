@@ -5,6 +5,7 @@ The limits are ours: where we would look twice. None of them changes or drops a 
 from collections.abc import Iterator
 
 from ochat.data.licences import is_non_commercial
+from ochat.data.problem import counted
 from ochat.data.report.findings import Advice, ClassFindings, Findings
 from ochat.page import one_line
 
@@ -37,13 +38,13 @@ def _list(names: list[str]) -> str:
 def _classes(found: Findings) -> Iterator[Advice]:
     if (unnamed := found.classes.get("")) is not None:
         yield Advice(
-            f"{unnamed.rows:,} rows have neither a class nor a condition; here they are the class (none).",
-            "Give them one: `ochat data import` with --class and --condition, or with --classes and a table of rules.",
+            f"{counted(unnamed.rows, 'row has', 'rows have')} neither a class nor a condition; here that is the class (none).",
+            "Give one: `ochat data import` with --class and --condition, or with --classes and a table of rules.",
         )
     if found.unknown_classes:
         rows = sum(found.classes[name].rows for name in found.unknown_classes)
         yield Advice(
-            f"{rows:,} rows are of classes that the table lacks: {_list(found.unknown_classes)}.",
+            f"{counted(rows, 'row is', 'rows are')} of classes that the table lacks: {_list(found.unknown_classes)}.",
             "Add these classes to the table, or mend the rows' `class`.",
         )
     if len(found.classes) == 1:
@@ -95,7 +96,7 @@ def _loss(found: Findings, weight_for_half: float) -> Iterator[Advice]:
             )
         if of_class.rows >= 100 and 0 < weights.effective_rows < FEW_EFFECTIVE * of_class.rows:
             yield Advice(
-                f"{named(name)} counts as {weights.effective_rows:,.0f} rows, not {of_class.rows:,}: a few long or heavy ones rule it.",
+                f"{named(name)} counts as {counted(round(weights.effective_rows), 'row')}, not {of_class.rows:,}: a few long or heavy ones rule it.",
                 "Cut long rows (`ochat data clean --max-length`), level the weights, or train with --per-sequence-loss.",
             )
 
@@ -127,12 +128,12 @@ def _rows(found: Findings) -> Iterator[Advice]:
         n = sum(n for one in (found.exact, found.near) for n in one.by_class.values())
         if across:
             yield Advice(
-                f"{across:,} rows say the same, or nearly, as a row of another class: both conditions teach that text.",
+                f"{counted(across, 'row says', 'rows say')} the same, or nearly, as a row of another class: both conditions teach that text.",
                 "`ochat data clean` keeps the one with the larger weight.",
             )
         if n - across > NOTICED_SHARE * rows:
             yield Advice(
-                f"{n - across:,} rows repeat another of their class, and so count more than once.",
+                f"{counted(n - across, 'row repeats', 'rows repeat')} another of the same class, which so counts more than once.",
                 "`ochat data clean` drops them.",
             )
     if found.contamination and found.contamination.rows_by_benchmark:
@@ -140,7 +141,7 @@ def _rows(found: Findings) -> Iterator[Advice]:
         names = list(by_benchmark)
         shown = ", ".join(map(one_line, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield Advice(
-            f"{sum(by_benchmark.values()):,} rows hold questions of benchmarks ({shown}): grades on those would measure memory.",
+            f"{counted(sum(by_benchmark.values()), 'row holds', 'rows hold')} questions of benchmarks ({shown}): grades on those would measure memory.",
             "`ochat data clean --questions` with the same files drops them.",
         )
     for name, of_class in found.classes.items():
@@ -155,13 +156,13 @@ def _rows(found: Findings) -> Iterator[Advice]:
     unlearned = found.total("unlearned_rows")
     if unlearned + found.dropped_rows:
         yield Advice(
-            f"{unlearned + found.dropped_rows:,} rows have nothing to learn: no weight above 0"
+            f"{counted(unlearned + found.dropped_rows, 'row has', 'rows have')} nothing to learn: no weight above 0"
             + (", or it was cut off." if found.max_tokens else "."),
             "`ochat data tokenize` leaves them out. If you meant to learn from them, give their replies a weight.",
         )
     if found.cut_rows > NOTICED_SHARE * rows:
         yield Advice(
-            f"{found.cut_rows:,} rows are cut to {found.max_tokens:,} tokens and lose {found.cut_tokens:,}: the model learns to stop short.",
+            f"{counted(found.cut_rows, 'row is', 'rows are')} cut to {found.max_tokens:,} tokens, which loses {found.cut_tokens:,}: the model learns to stop short.",
             "`ochat data clean --max-length` drops, cuts or splits them between turns; or a larger --max-tokens.",
         )
 
@@ -172,12 +173,12 @@ def _of_texts(name: str, of_class: ClassFindings) -> Iterator[Advice]:
         return
     if texts.refusals > NOTICED_SHARE * of_class.rows:
         yield Advice(
-            f"{texts.refusals:,} rows of {named(name)} ({percent(texts.refusals / of_class.rows)}) hold a refusal.",
+            f"{counted(texts.refusals, 'row')} of {named(name)} ({percent(texts.refusals / of_class.rows)}) {'holds' if texts.refusals == 1 else 'hold'} a refusal.",
             "Look at some with `ochat data clean --steps refusals --show 20`, which drops them too.",
         )
     if texts.empty_replies:
         yield Advice(
-            f"{texts.empty_replies:,} rows of {named(name)} have an empty reply, which teaches to say nothing.",
+            f"{counted(texts.empty_replies, 'row')} of {named(name)} {'has' if texts.empty_replies == 1 else 'have'} an empty reply, which teaches to say nothing.",
             "The step turns of `ochat data clean` takes empty turns out.",
         )
     languages = list(texts.languages.items())
