@@ -142,8 +142,12 @@ def run_command(prog: str, command: Command, argv: list[str]) -> None:
         module.main(options)
     except BrokenPipeError:
         raise
-    except (OchatError, OSError) as error:  # a full disk, a folder that can't be read: the system says it well enough
+    except OchatError as error:
         raise SystemExit(f"ochat: {error}") from error
+    except OSError as error:  # of a file that nobody thought of
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "Check the path, its permissions, and that its disk isn't full."
+        raise SystemExit(f"ochat: {where}{error.strerror or error}. {remedy}") from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -104,7 +104,8 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 yield line
     except (OSError, EOFError, zlib.error) as error:
         place = f"{path}:{number}" if number else str(path)
-        raise DataError(f"{place}: can't be read ({error}). Check the path and the file.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{place}: can't be read ({reason}). Check the path and the file.") from error
 
 
 def parse_json(line: bytes, place: str) -> object:

@@ -17,6 +17,11 @@ from ochat.tokenizer import Tokenizer
 MAX_CONDITION_LENGTH = 128
 
 
+def is_condition(text: str) -> bool:
+    """Whether the text can stand in a prefix, as far as that doesn't depend on the tokenizer."""
+    return len(text) <= MAX_CONDITION_LENGTH and text == text.strip() and text.isprintable()
+
+
 @dataclass(frozen=True)
 class TemplateFormat:
     """The marks of a model type, as plain data. `{condition} ` in a prefix is replaced, with its blank, by the condition."""
@@ -72,7 +77,7 @@ class ConversationTemplate:
             return ""
         if not self.format.takes_condition:
             raise TemplateError(f"This model type takes no condition; found {condition!r}. Leave it out or give 'none'.")
-        if len(condition) > MAX_CONDITION_LENGTH or condition != condition.strip() or not condition.isprintable():
+        if not is_condition(condition):
             raise TemplateError(
                 f"The condition {condition[:MAX_CONDITION_LENGTH]!r} must be one line of at most {MAX_CONDITION_LENGTH} "
                 "characters without outer blanks. Use a short name such as 'GPT4 Correct'."

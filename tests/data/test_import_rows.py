@@ -317,3 +317,19 @@ def test_a_file_named_twice_or_an_output_without_a_name_is_refused(tmp_path: Pat
         Options((tmp_path / "a.jsonl", tmp_path / "a.jsonl"), tmp_path / "out.jsonl")
     with pytest.raises(OchatError, match="Name a file to write"):
         Options((tmp_path / "a.jsonl",), Path(""))
+
+
+@pytest.mark.parametrize("condition", [" GPT4", "a\nb", "x" * 129])
+def test_a_condition_that_no_template_takes_is_refused_at_once(tmp_path: Path, condition: str) -> None:
+    with pytest.raises(OchatError, match="Give one line of at most 128 characters without outer blanks"):
+        Options((tmp_path / "a.jsonl",), tmp_path / "out.jsonl", condition=condition)
+
+
+def test_a_file_that_is_one_object_around_its_rows_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "in.json"
+    for name in ("data", "examples"):
+        source.write_text(json.dumps({"version": 1, name: [{"prompt": "a", "completion": "b"}]}, indent=2))
+        with pytest.raises(
+            DataError, match=rf"in\.json:1 \(row 1\): `{name}` lists objects.*give that list alone, as a JSON array"
+        ):
+            main(Options((source,), tmp_path / "out.jsonl"))

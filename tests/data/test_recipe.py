@@ -182,3 +182,15 @@ def test_a_folder_of_something_else_and_an_edited_recipe_are_left_alone(here: Pa
 def test_a_recipe_is_printed_where_no_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     recipe.main(recipe.Options("openchat_3.5"))
     assert capsys.readouterr().out.count("- set: ") == 10
+
+
+def test_a_condition_that_the_template_refuses_ends_a_build_before_anything_is_imported(
+    here: Path, toy_folder: Callable[..., Path]
+) -> None:
+    path = written(
+        'sources:\n- {from: examples/own-data/expert.jsonl, condition: "A <|end_of_turn|>", class: a}\n'
+        f"tokenize: {{tokenizer: {toy_folder('openchat_3.5')}, model_type: openchat_3.5}}\n"
+    )
+    with pytest.raises(OchatError, match=r"expert: The condition 'A <\|end_of_turn\|>' holds a control token"):
+        built(path)
+    assert not Path("mix").exists()

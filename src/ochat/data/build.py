@@ -24,7 +24,7 @@ from ochat.data.import_rows import import_rows
 from ochat.data.problem import counted
 from ochat.data.read import files_of, is_on_hub
 from ochat.data.recipe import Recipe, Source, read_recipe, rows_file
-from ochat.errors import DataError, OchatError
+from ochat.errors import DataError, OchatError, TemplateError
 from ochat.files import file_sha256, hold, make_folder, new_file, write_json, write_text
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import detect_model_type, load_template
@@ -80,7 +80,14 @@ def check_tokenizer(recipe: Recipe) -> None:
     """Raise at the start what would end the build at its end."""
     if recipe.tokenize:
         folder = model_folder(recipe.tokenize.tokenizer, TOKENIZER_FILES)
-        load_template(detect_model_type(folder, recipe.tokenize.model_type), folder)
+        template = load_template(detect_model_type(folder, recipe.tokenize.model_type), folder)
+        for source in recipe.sources:
+            of_table = source.plan.table.classes.values() if source.plan.table else ()
+            for condition in (source.plan.options.condition or "", *(one.condition for one in of_table)):
+                try:
+                    template.check_condition(condition)
+                except TemplateError as error:
+                    raise OchatError(f"{source.name}: {error}") from error
 
 
 def import_sources(recipe: Recipe) -> tuple[dict[str, Note], dict[str, str]]:

@@ -29,6 +29,7 @@ from ochat.data.turns import value_of
 from ochat.data.verify import agrees, is_short_answer, python_code, same_number
 from ochat.data.yaml_file import Place, YamlFile, read_yaml, unknown
 from ochat.sandbox import check_sandbox, run_tests
+from ochat.template import MAX_CONDITION_LENGTH, is_condition
 
 Source = Mapping[str, object]
 Row = TypeVar("Row")
@@ -495,8 +496,11 @@ def class_table(file: YamlFile, values: Mapping[str, object], where: Place) -> C
         one = file.checked(_GivenClass, value, place)
         if one.name in classes:
             raise file.wrong((*place, "name"), f"the class {one.name!r} is given twice. Keep one.")
-        if not (one.name.isprintable() and one.condition.isprintable()):
-            raise file.wrong(place, "a name or condition has control characters. Give plain words.")
+        if not one.name.isprintable():
+            raise file.wrong((*place, "name"), f"the name {shown(one.name)} has control characters. Give plain words.")
+        if not is_condition(one.condition):
+            limits = f"one line of at most {MAX_CONDITION_LENGTH} characters without outer blanks"
+            raise file.wrong((*place, "condition"), f"the condition is {shown(one.condition)}. Give {limits}.")
         classes[one.name] = _quality(file, one, given.beta, place)
     if given.beta is not None and all(one.reason == "" for one in classes.values()):
         raise file.wrong((*where, "beta"), "no class has a `reward`, so `beta` does nothing. Give rewards, or leave it out.")

@@ -72,6 +72,10 @@ def _listing(listing: str, *names: str) -> Callable[[Row], bool]:
     return detect
 
 
+def _lists_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
 def _is_chatml(row: Row) -> bool:
     found = row.get("text")
     return isinstance(found, str) and CHATML_START in found
@@ -151,7 +155,12 @@ FORMATS = (
     _pairs("LDJnr input/output pairs", "input", "output"),
     _pairs("ms-swift human/assistant pairs", "human", "assistant"),
     _listed("conversation messages", "conversation", _has("conversation"), from_list("conversation")),
-    RowFormat("UltraChat data", _has("data"), from_ultrachat_data, OWN_FIELDS | {"data"}),
+    RowFormat(
+        "UltraChat data",
+        lambda row: "data" in row and not _lists_objects(row["data"]),
+        from_ultrachat_data,
+        OWN_FIELDS | {"data"},
+    ),
     RowFormat("ChatML text", _is_chatml, from_chatml, OWN_FIELDS | {"text"}),
     _in_columns("prompt", "completion"),
     RowFormat(
@@ -191,6 +200,12 @@ def detect_format(row: object, formats: tuple[RowFormat, ...] = FORMATS) -> RowF
             for format in formats:
                 if format.detect(part):
                     return format
+        if within := [name for name, value in row.items() if _lists_objects(value)]:
+            raise RowProblem(
+                "no known format, with objects in it",
+                f"`{shown(within[0])[1:-1]}` lists objects in a row of no known format. If those are the rows, give that list alone, as a "
+                "JSON array; else say what the columns are with --columns FILE.",
+            )
         raise RowProblem("no known format", _unknown_fields(tuple(row), formats[0].name if len(formats) == 1 else ""))
     if isinstance(row, list) and row and all(isinstance(part, list) for part in row):
         raise RowProblem(

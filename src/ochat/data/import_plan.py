@@ -16,6 +16,7 @@ from ochat.data.sets import DataSet, set_named, set_of
 from ochat.data.turns import value_of
 from ochat.errors import OchatError
 from ochat.files import refuse_twice
+from ochat.template import MAX_CONDITION_LENGTH, is_condition
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ class Options:
             raise OchatError("No input given. Name at least one file, folder or data set.")
         if self.weight is not None and not 0 <= self.weight <= MAX_WEIGHT:
             raise OchatError(f"--weight is {self.weight}. Give 0 to {MAX_WEIGHT:g}: 1.0 for expert data, less for others.")
-        for option, given in (("--condition", self.condition), ("--class", self.class_name)):
-            if given and not given.isprintable():
-                raise OchatError(f"{option} is {shown(given)}. Give plain words.")
+        if self.condition and not is_condition(self.condition):
+            limits = f"one line of at most {MAX_CONDITION_LENGTH} characters without outer blanks"
+            raise OchatError(f"--condition is {shown(self.condition)}. Give {limits}.")
+        if self.class_name and not self.class_name.isprintable():
+            raise OchatError(f"--class is {shown(self.class_name)}. Give plain words.")
         if not self.output.name:
             raise OchatError(f"--output is {str(self.output)!r}. Name a file to write.")
         refuse_twice(self.inputs)

@@ -29,7 +29,7 @@ from ochat.data.report.shares import losses_of_run, weight_for_share
 from ochat.data.report.texts import Duplicates, Samples, Texts, find_duplicates
 from ochat.data.sets import SETS
 from ochat.errors import DataError, OchatError, require
-from ochat.files import make_folder, refuse_twice, write_text
+from ochat.files import make_folder, refuse_twice, told_if_full, write_text
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, load_template, model_type
 
@@ -142,7 +142,7 @@ def main(options: Options) -> None:
             benchmarks = Benchmarks.of((read_benchmark(name, path) for name, path in files), QUESTION_WORDS)
         read = chain.from_iterable(map(read_conversations, options.inputs))
         rows: Rows = iter(tqdm(read, unit="row", mininterval=1, disable=None))
-        with TemporaryDirectory(dir=options.page.parent, prefix=".report-") as folder:
+        with told_if_full(options.page), TemporaryDirectory(dir=options.page.parent, prefix=".report-") as folder:
             seen = read_rows(rows, measure, max_tokens, benchmarks, Path(folder))
     table = seen.table
     if not len(table):
