@@ -102,4 +102,4 @@ def test_real_rows_with_tools_are_all_taken(
     main(Options((source,), tmp_path / "rows.jsonl", tools_as_text=True))
     out = capsys.readouterr().out
     assert "300 rows of ShareGPT conversations" in out
-    assert "191 time: tools written as text" in out
+    assert "191 times: tools written as text" in out

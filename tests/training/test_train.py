@@ -122,6 +122,7 @@ def test_data_of_another_tokenizer_is_refused(
         main(Options(str(other), dataset, tmp_path / "run"))
     with pytest.raises(ModelError, match="not a folder"):
         main(Options(str(tmp_path / "typo"), dataset, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()  # nor is an empty folder left
     main(Options(str(base), dataset, tmp_path / "run", lr=1e-3))  # neither mistake keeps the folder from the right model
 
 
@@ -130,7 +131,6 @@ def test_a_model_without_the_types_tokens_is_refused(tmp_path: Path, base: Path,
     save_checkpoint(tiny_model(100), base, model_type(KIND), small)
     with pytest.raises(ModelError, match="ochat model add-tokens"):
         main(Options(str(small), dataset, tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, base: Path) -> None:
