@@ -30,19 +30,19 @@ def body(order: str) -> dict[str, object]:
 
 
 def test_the_page_and_its_files_are_answered_with_the_policy(scripted: Scripted) -> None:
-    _, url = scripted
-    assert "<title>ochat</title>" in httpx.get(f"{url}/").text
-    for path in FILES:
-        answer = httpx.get(url + path)
-        assert "script-src 'self'" in answer.headers["content-security-policy"]
-        assert "unsafe" not in answer.headers["content-security-policy"]
-        again = httpx.get(url + path, headers={"If-None-Match": answer.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
-    assert httpx.get(f"{url}/ui/nosuch.js").status_code == 404
-    for path in ("/ui/nosuch.js", "/nosuch", "/ui", "/ui/"):
-        assert "default-src 'none'" in httpx.get(url + path).headers["content-security-policy"]
-    assert httpx.get(f"{url}/ui/../page.py").status_code == 404
-    assert [httpx.get(url + path).headers["location"] for path in ("/ui", "/ui/")] == ["./", "../"]
+    with httpx.Client(base_url=scripted[1]) as client:
+        assert "<title>ochat</title>" in client.get("/").text
+        for path in FILES:
+            answer = client.get(path)
+            assert "script-src 'self'" in answer.headers["content-security-policy"]
+            assert "unsafe" not in answer.headers["content-security-policy"]
+            again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+        assert client.get("/ui/nosuch.js").status_code == 404
+        for path in ("/ui/nosuch.js", "/nosuch", "/ui", "/ui/"):
+            assert "default-src 'none'" in client.get(path).headers["content-security-policy"]
+        assert client.get("/ui/../page.py").status_code == 404
+        assert [client.get(path).headers["location"] for path in ("/ui", "/ui/")] == ["./", "../"]
 
 
 def test_replies_are_passed_on_as_they_come(scripted: Scripted) -> None:
