@@ -78,11 +78,13 @@ def set_most_tokens(page: Page, n: int) -> None:
 
 
 def enter(page: Page, url: str, key: str = "") -> None:
-    """Open the page, and give the key that the server asks for."""
+    """Open the page, and give the key that the server asks for: first a wrong one."""
     page.goto(url)
-    if key:
-        page.fill("#key [name=key]", key)
+    for given in ("wrong", key) if key else ():
+        page.fill("#key [name=key]", given)
         page.get_by_role("button", name="Use it").click()
+        if given == "wrong":
+            expect(page.locator("#key .problem")).not_to_be_empty()
 
 
 def converse(page: Page, url: str, key: str = "") -> None:
@@ -144,6 +146,9 @@ def test_what_the_model_sees_is_what_the_server_fed_it(page: Page, server: Serve
             ask(page, text)
         expect(page.locator("[aria-busy]")).to_have_count(0, timeout=ANSWERED_MS)
     request = asked.value.post_data_json
+    page.click("#open-settings")
+    page.fill("#settings [name=system]", "Changed since.")
+    page.get_by_role("button", name="Keep").click()
     replies(page).last.get_by_role("button", name="What the model saw").click()
     body = {**request, "stream": False, "stream_options": None, "return_token_ids": True}
     fed = server.post("/v1/chat/completions", **body).json()["prompt_token_ids"]

@@ -7,6 +7,7 @@ export const { explain, speed, speedText } = stream;
 const mapped = (list) => new Map(list.map((one) => [one.id, one]));
 export const path = (list, leaf) => all.pathTo(mapped(list), leaf).map(({ id }) => id);
 export const versions = (list, parent) => all.versionsAfter(mapped(list), parent).map((some) => some.map(({ id }) => id));
+export const keptPath = (list, leaf) => all.pathTo(all.keptMessages(list), leaf).map(({ id }) => id);
 export const newest = (list, id) => all.newestLeaf(mapped(list), id);
 export const judged = (list, conversation, classes) => all.judgedRows(conversation, mapped(list), classes);
 export function replyOf(pieces) {

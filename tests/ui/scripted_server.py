@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -27,19 +27,20 @@ def _error(status: int, message: str, **headers: str) -> Response:
 
 
 class ScriptedServer:
-    """Models `one` and `two`. A prompt is an order: `say TEXT`, `status N`, `break`, `forever`, `wait` (for ever, before any word),
-    `raw TEXT` (TEXT is the whole answer, an HTML page by its own word)."""
+    """A prompt is an order: `say TEXT`, `status N MESSAGE`, `break`, `forever`, `wait` (for ever, before any word), `raw TEXT` (TEXT
+    is the whole answer, an HTML page by its own word)."""
 
-    def __init__(self, key: str = "") -> None:
+    def __init__(self, key: str = "", models: Sequence[object] = ("one", "two"), conditions: Sequence[object] = ()) -> None:
         self.key = key
+        self.listed = {"models": [{"id": name} for name in models], "conditions": [{"id": name} for name in conditions]}
         self.asked: list[dict[str, Any]] = []
         self.n_running = 0  # replies that somebody waits for
         self.stop = threading.Event()  # replies that go on for ever break off
 
-    async def models(self, request: Request) -> Response:
+    async def list_names(self, request: Request) -> Response:
         if self._refused(request):
             return _error(401, "no such key")
-        return JSONResponse({"object": "list", "data": [{"id": "one"}, {"id": "two"}]})
+        return JSONResponse({"object": "list", "data": self.listed[request.url.path.removeprefix("/v1/")]})
 
     async def chat(self, request: Request) -> Response:
         if self._refused(request):
@@ -48,8 +49,8 @@ class ScriptedServer:
         self.asked.append(body)
         order, _, rest = body["messages"][-1]["content"].partition(" ")
         if order == "status":
-            message = {400: TOO_LONG}.get(int(rest), "as told")
-            return _error(int(rest), message, **({"Retry-After": "7"} if rest == "429" else {}))
+            status, _, message = rest.partition(" ")
+            return _error(int(status), message or "as told", **({"Retry-After": "7"} if status == "429" else {}))
         if order == "raw":
             return Response(rest, media_type="text/html", headers={"Set-Cookie": "a=b", "Content-Security-Policy": "*"})
         if order == "wait":
@@ -81,12 +82,8 @@ class ScriptedServer:
         return bool(self.key) and request.headers.get("authorization") != f"Bearer {self.key}"
 
     def app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/v1/models", self.models),
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            ]
-        )
+        routes = [Route(f"/v1/{what}", self.list_names) for what, names in self.listed.items() if names]
+        return Starlette(routes=[*routes, Route("/v1/chat/completions", self.chat, methods=["POST"])])
 
 
 @contextlib.contextmanager

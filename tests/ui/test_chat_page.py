@@ -128,8 +128,15 @@ def test_models_side_by_side_stream_together_and_a_vote_imports_as_two_classes(
     assert {body["model"] for body in scripted[0].asked[-2:]} == {"one", "two"}
     opened.keyboard.press("Escape")
     finished(opened, 2)
-    button(opened.locator(".columns .assistant").nth(1), "Better").click()
+    opened.locator(".together").evaluate("(section) => (section.isTheSame = true)")
+    button(opened, "Rename forever").click()
+    opened.fill("#question input", "Both")
+    opened.keyboard.press("Enter")
+    expect(opened.locator("#title")).to_have_text("Both")
+    assert opened.locator(".together").evaluate("(section) => section.isTheSame")  # what didn't change isn't made anew
+    button(opened.locator(".columns .assistant").nth(1), "Better").press("Enter")
     expect(opened.locator(".columns .assistant").nth(1)).to_have_class(re.compile("selected"))
+    expect(button(opened.locator(".columns .assistant").nth(1), "Better")).to_be_focused()
     opened.reload()  # the vote is kept
     opened.click("#conversations .open")
     expect(button(opened.locator(".columns .assistant").nth(1), "Better")).to_have_attribute("aria-pressed", "true")
@@ -146,9 +153,10 @@ def test_models_side_by_side_stream_together_and_a_vote_imports_as_two_classes(
     ("order", "title", "detail"),
     [
         ("status 503", "The server's queue is full, or it is starting or stopping.", "as told"),
-        ("status 429", "Too many requests for this key. It asks to wait 7 s.", "as told"),
-        ("status 400", "The conversation is too long for the model.", TOO_LONG),
+        ("status 429 One key, 2 at once.", "Too many requests for this key. It asks to wait 7 s.", "2 at once"),
+        (f"status 400 {TOO_LONG}", "The conversation is too long for the model.", TOO_LONG),
         ("break off", "The connection broke off before the reply was complete.", ""),
+        ("raw <b>a</b>", "The server's answer isn't that of a server with OpenAI's API.", "Is its address right?"),
     ],
 )
 def test_an_error_is_told_and_can_be_tried_again(opened: Page, scripted: Scripted, order: str, title: str, detail: str) -> None:
@@ -161,6 +169,13 @@ def test_an_error_is_told_and_can_be_tried_again(opened: Page, scripted: Scripte
     finished(opened, 1)
     expect(problem.locator("strong")).to_have_text(title)
     assert len(scripted[0].asked) == n_asked + 1
+
+
+def test_a_stream_whose_last_line_has_no_end_is_complete(opened: Page) -> None:
+    ask(opened, 'raw data: {"choices": [{"delta": {"content": "hello"}}]}\n\ndata: [DONE]')
+    finished(opened, 1)
+    expect(replies(opened).locator(".body")).to_have_text("hello")
+    expect(opened.locator(".assistant .problem")).to_have_count(0)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +192,7 @@ def test_a_key_is_asked_for_until_it_is_right_and_kept_for_the_session_only(page
         page.fill("#key input", given)
         page.keyboard.press("Enter")
         if given == "wrong":
-            expect(page.locator("#key .problem")).to_have_text("no such key")
+            expect(page.locator("#key .problem")).to_have_text("This key isn't right. no such key")
     expect(page.locator("#key")).to_be_hidden()
     ask(page, "say hello")
     finished(page, 1)
@@ -187,6 +202,52 @@ def test_a_key_is_asked_for_until_it_is_right_and_kept_for_the_session_only(page
     with page.context.expect_page() as other:
         page.evaluate("window.open(location.href, '_blank', 'noopener')")
     expect(other.value.locator("#key")).to_be_visible()
+
+
+def test_a_key_can_be_changed_and_forgotten_without_leaving_the_page(page: Page, with_key: Scripted) -> None:
+    server, url = with_key
+    page.goto(url)
+    expect(button(page, "The server's key")).to_be_hidden()  # there is none yet
+    expect(button(page.locator("#key"), "Forget it")).to_be_hidden()
+    page.fill("#key input", "sesame")
+    page.keyboard.press("Enter")
+    expect(page.locator("#add-lane")).to_be_visible()
+    server.key = "barley"  # another key from now on
+    try:
+        button(page, "The server's key").click()
+        page.fill("#key input", "barley")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key")).to_be_hidden()
+        ask(page, "say hello")
+        finished(page, 1)
+        expect(replies(page).locator(".body")).to_have_text("hello")
+        button(page, "The server's key").click()
+        page.keyboard.press("Escape")  # leaves it as it is
+        button(page, "The server's key").click()
+        button(page.locator("#key"), "Forget it").click()
+        expect(page.locator("#key-title")).to_have_text("This server wants a key")  # asked anew, without one
+        button(page.locator("#key"), "Cancel").click()
+        expect(button(page, "The server's key")).to_be_hidden()
+        assert page.evaluate("JSON.stringify(sessionStorage).includes('barley')") is False
+    finally:
+        server.key = "sesame"
+
+
+def test_all_replies_that_waited_for_the_key_are_made_once_it_is_there(page: Page, with_key: Scripted) -> None:
+    server, url = with_key
+    page.goto(url)
+    page.fill("#key input", "sesame")
+    page.keyboard.press("Enter")
+    button(page, "Side by side").click()
+    server.key = "barley"
+    try:
+        ask(page, "say hello")
+        expect(page.locator("#key .problem")).to_have_text("This key isn't right. no such key")
+        page.fill("#key input", "barley")
+        page.keyboard.press("Enter")
+        expect(replies(page).locator(".body")).to_have_text(["hello", "hello"])
+    finally:
+        server.key = "sesame"
 
 
 def test_a_message_sent_before_the_key_is_answered_once_it_is_there(page: Page, with_key: Scripted) -> None:
@@ -244,11 +305,19 @@ def test_two_tabs_of_one_conversation_lose_nothing(opened: Page, context: Browse
     for n, text in enumerate(["one", "from the other", "word", "meanwhile"]):
         expect(replies(other).nth(n)).to_contain_text(text)
     opened_title = opened.locator("#conversations .open")
+    opened.bring_to_front()  # a tab behind another has a frame a second, and a click waits for some
     button(opened, "Rename say one").click()
     opened.fill("#question input", "A new name")
     opened.keyboard.press("Enter")
     expect(opened_title).to_have_text("A new name")
     expect(other.locator("#conversations .open")).to_have_text("A new name")
+    button(other.locator(".user").first, "Edit and send again").click()
+    other.locator(".editor textarea").fill("half typed")
+    button(opened.locator(".user").first, "Edit and send again").click()
+    opened.locator(".editor textarea").fill("say another version")
+    button(opened, "Send").first.click()
+    expect(other.locator(".user .versions")).to_have_text("1 / 2")
+    expect(other.locator(".editor textarea")).to_have_value("half typed")
     button(opened, "Delete A new name").click()
     button(opened.locator("#question"), "Delete").click()
     expect(other.locator("#notice")).to_contain_text("deleted in another tab")
@@ -282,6 +351,64 @@ def test_export_and_import_bring_a_conversation_back(opened: Page, tmp_path: Pat
     expect(opened.locator("#conversations li")).to_have_count(3)
 
 
+def test_many_conversations_are_imported_at_once(opened: Page, tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "assistant", "content": f"a{n}"}, {"role": "user", "content": f"q{n}"}]} for n in range(300)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    opened.set_input_files("#file", tmp_path / "many.jsonl")
+    expect(opened.locator("#conversations li")).to_have_count(300)
+    expect(opened.locator("#conversations .current .open")).to_have_text(f"q{299}")
+    expect(button(opened, "Regenerate")).to_have_count(0)  # nothing was asked for the reply that stands first
+    opened.reload()
+    expect(opened.locator("#conversations li")).to_have_count(300)
+
+
+def test_what_waits_for_the_end_of_a_reply_is_told_and_a_deleted_one_is_stopped(opened: Page) -> None:
+    ask(opened, "say idle")
+    finished(opened, 1)
+    opened.click("#new")
+    ask(opened, "forever")
+    button(opened, "Delete say idle").click()
+    button(opened.locator("#question"), "Delete").click()
+    expect(opened.locator("#conversations li")).to_have_count(1)
+    expect(button(opened, "Stop")).to_be_visible()
+    expect(replies(opened)).to_contain_text("word")
+    button(opened, "Edit and send again").click()
+    button(opened.locator(".editor"), "Send").click()
+    expect(opened.locator("#notice")).to_contain_text("A reply is still coming. Stop it first (Esc)")
+    opened.click("#new")
+    expect(replies(opened)).to_have_count(0)
+    with opened.expect_event("requestfailed"):
+        button(opened, "Delete forever").click()
+        button(opened.locator("#question"), "Delete").click()
+    expect(opened.locator("#conversations li")).to_have_count(0)
+
+
+BROKEN = """async () => {
+  const opening = indexedDB.open("ochat /", 1);
+  await new Promise((resolve) => (opening.onsuccess = resolve));
+  const change = opening.result.transaction(["conversations", "messages"], "readwrite");
+  change.objectStore("conversations").put({ id: "x" });
+  change.objectStore("conversations").put({ id: "y", title: { toString: 1 }, lanes: 5, settings: 7, leaf: "a", updated: "z" });
+  change.objectStore("messages").put({ id: "a", conversation: "y", parent: "b", role: "user", content: "a circle" });
+  change.objectStore("messages").put({ id: "b", conversation: "y", parent: "a", role: "assistant", content: "of two" });
+  await new Promise((resolve) => (change.oncomplete = resolve));
+  opening.result.close();
+  localStorage.setItem("ochat / like", '{"lanes": [null, 5], "settings": "abc"}');
+}"""
+
+
+def test_what_somebody_broke_in_the_browsers_storage_breaks_no_page(opened: Page) -> None:
+    opened.evaluate(BROKEN)
+    opened.reload()
+    expect(opened.locator("#conversations li")).to_have_count(2)
+    opened.locator("#conversations .open").first.click()
+    opened.locator("#conversations .open").last.click()
+    opened.click("#new")
+    ask(opened, "say fine")
+    finished(opened, 1)
+    expect(replies(opened).locator(".body")).to_have_text("fine")
+
+
 def test_a_browser_that_keeps_nothing_still_chats(page: Page, scripted: Scripted) -> None:
     page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }")
     page.goto(scripted[1])
@@ -289,10 +416,15 @@ def test_a_browser_that_keeps_nothing_still_chats(page: Page, scripted: Scripted
     expect(page.locator(".lane")).to_have_count(2)
     ask(page, "say one")
     finished(page, 2)
-    page.evaluate("localStorage.__proto__.setItem = null")
     page.add_init_script("Storage.prototype.getItem = () => '{not JSON'")
     page.reload()
     expect(page.locator("#add-lane")).to_be_visible()
+    page.add_init_script(
+        "for (const n of ['localStorage', 'sessionStorage']) Object.defineProperty(window, n, {get() { throw n; }})"
+    )
+    page.reload()
+    ask(page, "say one")
+    finished(page, 1)
 
 
 def test_a_browser_without_a_database_says_so(page: Page, scripted: Scripted) -> None:
@@ -303,6 +435,17 @@ def test_a_browser_without_a_database_says_so(page: Page, scripted: Scripted) ->
     expect(page.locator("#notice")).to_contain_text("This browser keeps no conversations for this page (off).")
     ask(page, "say one")
     finished(page, 1)
+    page.click("#new")
+    ask(page, "say two")
+    finished(page, 1)
+    page.locator("#conversations .open").last.click()  # this tab has it
+    expect(replies(page).locator(".body")).to_have_text("one")
+
+
+def test_a_failure_that_nobody_foresaw_is_told(opened: Page) -> None:
+    what = "{ promise: Promise.resolve(), reason: new Error('no more') }"
+    opened.evaluate(f"dispatchEvent(new PromiseRejectionEvent('unhandledrejection', {what}))")
+    expect(opened.locator("#notice")).to_contain_text("The page failed at this (no more). Reload it if that happens again.")
 
 
 def test_an_address_of_something_else_is_told(page: Page) -> None:
@@ -335,6 +478,10 @@ def test_text_that_runs_from_the_right_is_shown_so(opened: Page) -> None:
     )
     assert ways == ["rtl", "rtl", "ltr"]
     expect(opened.locator("#prompt")).to_have_attribute("dir", "ltr")
+    ask(opened, "say Hello\n\nأنا بخير\n\n- أنا")  # each block by its own
+    finished(opened, 2)
+    ways = replies(opened).last.locator(".body > *").evaluate_all("(all) => all.map((e) => getComputedStyle(e).direction)")
+    assert ways == ["ltr", "rtl", "rtl"]
 
 
 MARKER = "window.marker=1"
@@ -393,6 +540,27 @@ def test_nothing_that_is_written_runs(opened: Page, scripted: Scripted, tmp_path
     assert opened.evaluate("window.marker") is None
 
 
+def test_nothing_that_a_server_says_runs(page: Page) -> None:
+    hostile = ScriptedServer(models=[*ATTACKS, 5, None, {"toString": 1}], conditions=ATTACKS)
+    with serving(hostile.app()) as url, serving(make_app(f"{url}/v1")) as page_url:
+        page.goto(page_url)
+        expect(page.get_by_label("Model", exact=True).locator("option")).to_have_count(len(ATTACKS))
+        page.get_by_label("Condition", exact=True).select_option(ATTACKS[1])
+        ask(page, "say hello")
+        finished(page, 1)
+        expect(replies(page).locator(".condition")).to_have_text(ATTACKS[1])
+        for n, attack in enumerate(ATTACKS):
+            ask(page, f"{('raw', 'status 429', 'status 500')[n % 3]} {attack}")
+            finished(page, n + 2)
+            expect(page.locator("#messages .problem")).to_have_count(n + 1)
+        ask(page, f"status 401 {ATTACKS[1]}")
+        expect(page.locator("#key")).to_be_visible()
+        page.fill("#key input", "sesame")  # no better: the server's words stand in the dialog
+        page.keyboard.press("Enter")
+        expect(page.locator("#key .problem")).to_have_text(f"This key isn't right. {ATTACKS[1]}")
+        assert page.evaluate("window.marker") is None
+
+
 def check_access(page: Page) -> None:
     found = Axe().run(page).response["violations"]
     serious = [
@@ -430,6 +598,8 @@ def test_on_a_phone_all_is_in_reach_and_nothing_wider_than_it(opened: Page) -> N
     finished(opened, 1)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 360
     assert opened.evaluate("document.getElementById('messages').scrollWidth") <= 360
+    heads = replies(opened).locator("th").evaluate_all("(cells) => cells.map((cell) => cell.getClientRects()[0].height)")
+    assert max(heads) < 40  # a table that is too wide scrolls, and breaks no word
     expect(opened.locator("#sidebar")).to_be_hidden()
     button(opened, "Conversations").click()
     expect(opened.locator("#conversations .open")).to_be_visible()
@@ -463,6 +633,21 @@ def test_the_keyboard_alone_is_enough(opened: Page) -> None:
     ):
         assert name in seen
     assert any(name.startswith("Rename") for name in seen)
+    button(opened, "Poor reply").focus()
+    opened.keyboard.press("Enter")
+    expect(button(opened, "Poor reply")).to_have_attribute("aria-pressed", "true")
+    expect(button(opened, "Poor reply")).to_be_focused()
+    button(opened, "Edit the reply").focus()
+    opened.keyboard.press("Enter")
+    expect(opened.locator(".editor textarea")).to_be_focused()
+    opened.keyboard.press("Escape")
+    expect(opened.locator(".assistant footer button").first).to_be_focused()
+    opened.get_by_label("Model", exact=True).select_option("two")
+    expect(opened.get_by_label("Model", exact=True)).to_be_focused()
+    button(opened, "Side by side").press("Enter")
+    expect(opened.get_by_label("Model 2")).to_be_focused()
+    button(opened, "Leave out reply 2").press("Enter")
+    expect(button(opened, "Side by side")).to_be_focused()
     button(opened, "Light or dark").focus()
     opened.keyboard.press("Enter")
     assert opened.evaluate("document.documentElement.dataset.theme") == "dark"

@@ -47,6 +47,41 @@ def test_a_conversation_is_a_path_through_versions(ask: Js) -> None:
     assert ask("newest", [*TREE[:4], {**TREE[4], "vote": "chosen"}], "u1") == "a5"
 
 
+def test_a_circle_that_somebody_made_in_the_browsers_storage_has_an_end(ask: Js) -> None:
+    circle = [
+        message("a1", "u2"),
+        message("u2", "a1", "user"),
+        {**message("a3", "u2"), "content": {}},
+        message("x4", None, "boss"),
+    ]
+    assert ask("keptPath", circle, "a1") == ["u2", "a1"]
+    assert ask("keptPath", circle, "a3") == ask("keptPath", circle, "x4") == []
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [None, 5, "x", [], {"lanes": [None, 5], "settings": "abc", "system": {"a": 1}}, {"lanes": [], "settings": {"seed": "1"}}],
+)
+def test_whatever_was_kept_of_a_conversation_makes_a_whole_one(ask: Js, kept: Any) -> None:
+    made = ask("newConversation", kept)
+    assert {name: made[name] for name in ("system", "settings", "lanes")} == {
+        "system": "",
+        "settings": {"temperature": None, "top_p": None, "max_tokens": None, "seed": None},
+        "lanes": [{}],
+    }
+    if isinstance(kept, dict):
+        whole = ask("keptConversation", {**kept, "id": "a", "title": {}, "updated": "never"})
+        assert (whole["id"], whole["title"], whole["updated"], whole["leaf"]) == ("a", "New conversation", 0, None)
+        assert whole["lanes"] == [{}]
+
+
+def test_what_was_kept_whole_comes_back_as_it_was(ask: Js) -> None:
+    settings = {"temperature": 0.5, "top_p": None, "max_tokens": 9, "seed": 0}
+    kept = {"id": "a", "title": "t", "created": 1, "updated": 2, "leaf": "m", "system": "S", "settings": settings}
+    kept["lanes"] = [{"model": "m", "condition": "Code"}, {"model": "n"}]
+    assert ask("keptConversation", kept) == kept
+
+
 def test_a_request_holds_what_was_said_and_set_and_nothing_else(ask: Js) -> None:
     path = [message("u1", None, "user"), message("a2", "u1", content="", error={"title": "x"}), message("u3", "a2", "user")]
     messages = ask("requestMessages", path, "Be brief.")
@@ -94,7 +129,14 @@ def test_a_setting_out_of_range_is_refused_by_name(ask: Js, name: str, typed: st
 
 
 def test_one_name_of_each_model_is_listed(ask: Js) -> None:
-    listed = [{"id": "a", "root": "/m"}, {"id": "b", "root": "/m"}, {"id": "c"}, {"id": "d"}, {"id": "e", "root": "e"}]
+    listed = [
+        {"id": 5},
+        {"id": "a", "root": "/m"},
+        {"id": "b", "root": "/m"},
+        {"id": "c"},
+        {"id": "d"},
+        {"id": "e", "root": "e"},
+    ]
     assert ask("distinctModels", listed) == ["a", "c", "d", "e"]
 
 
@@ -129,6 +171,12 @@ def test_votes_and_edited_answers_import_as_two_classes(ask: Js, tmp_path: Path)
         ("chosen", "GPT4 Correct", "Be brief.", "A8", 1.0),
     ]
     assert [(item.content, item.weight) for item in made[3].items] == [("U1", 0), ("A5", 0), ("U6", 0), ("A8", 1)]
+
+
+def test_a_judged_reply_keeps_the_system_prompt_that_it_was_given_under(ask: Js) -> None:
+    tree = [TREE[0], message("a2", "u1", vote="chosen", system="Before."), message("a3", "u1", vote="rejected", system="")]
+    rows = ask("judged", tree, {"system": "After."}, CLASSES)
+    assert [row.get("system") for row in rows] == ["Before.", None]
 
 
 def test_the_usual_classes_are_conditions_that_the_server_knows(ask: Js) -> None:
@@ -202,6 +250,22 @@ def test_a_reply_is_read_however_the_stream_is_cut(ask: Js, size: int) -> None:
     assert reply["done"]
 
 
+JUNK = {"toString": 1}
+
+
+def test_what_no_server_should_send_is_left_out(ask: Js) -> None:
+    events = ["\x00 not JSON", 5, "null", [], '"x"', {"choices": "abc"}, {"choices": [None]}, {"choices": [{"delta": "x"}]}]
+    events += [{"choices": [{"delta": {"content": JUNK}, "finish_reason": JUNK}], "condition": JUNK, "usage": JUNK}]
+    reply = ask(
+        "replyOf", [sse({"choices": [{"delta": {"content": "a"}}]}, *events, {"choices": [{"delta": {"content": "b"}}]})]
+    )
+    assert (reply["content"], reply["finish"], reply["condition"], reply["error"]) == ("ab", None, None, None)
+    assert ask("speedText", ask("speed", {"completion_tokens": JUNK, "prompt_tokens": "9"}, 0, 1, 2)) == "first after 1.00 s"
+    assert ask("replyOf", [sse({"error": {"code": JUNK, "message": JUNK}})])["error"]["title"] == "The server failed (500)."
+    assert len(ask("explain", 500, body("x" * 10_000), None)["detail"]) == 2000
+    assert ask("explain", 429, body("slow"), "<b>soon</b>")["title"] == "Too many requests at the moment."
+
+
 def test_a_stream_that_ends_early_is_not_done_and_one_with_an_error_says_it(ask: Js) -> None:
     assert not ask("replyOf", [STREAM[:-20]])["done"]
     failed = ask("replyOf", [sse({"error": {"message": "engine died", "code": 500}})])
@@ -227,7 +291,21 @@ def body(message: str) -> str:
         (400, body("the request exceeds the available context size (4096)"), "long", "too long for the model", "4096"),
         (400, body("max_tokens=99 cannot be greater than max_model_len=8"), "refused", "refused", "max_tokens"),
         (400, body("temperature must be positive"), "refused", "refused", "temperature"),
-        (429, body("slow down"), "busy", "Too many requests for this key. It asks to wait 7 s.", "slow down"),
+        (
+            429,
+            body("This key may make 2 requests a minute."),
+            "busy",
+            "requests for this key. It asks to wait 7 s.",
+            "2 requests",
+        ),
+        (
+            429,
+            body("The server makes 4 replies at once and is busy."),
+            "busy",
+            "queue is full. It asks to wait 7 s.",
+            "4 replies",
+        ),
+        (429, body("slow down"), "busy", "Too many requests at the moment. It asks to wait 7 s.", "slow down"),
         (503, body("queue"), "busy", "queue is full", "queue"),
         (502, "<html>Bad gateway</html>", "gone", "can't be reached", ""),
         (500, "", "failed", "failed (500)", ""),

@@ -6,6 +6,8 @@ import {
   chatRequest,
   distinctModels,
   judgedRows,
+  keptConversation,
+  keptMessages,
   lines,
   newConversation,
   newMessage,
@@ -38,13 +40,14 @@ const MAX_LANES = 4;
 let store;
 let notKept = ""; // why there's no store
 let conversations = []; // newest first
-let current = newConversation(remembered("like") ?? {});
+let current = newConversation(remembered("like"));
 let messages = new Map(); // of the current conversation
 const open = new Map(); // conversation id -> messages, of those with replies that are streaming
 const live = new Map(); // message id -> AbortController
 let models = [];
 let known = null; // what /v1/conditions says; null where the server doesn't have it
 let editing = null;
+let waiting = []; // what goes on once there is a key
 let inspected = null; // null: closed; else {message} or {message: null} for what would be sent next
 
 const view = {
@@ -64,6 +67,7 @@ const isBusy = () => [...live.keys()].some((id) => messages.has(id));
 // -- what is on screen
 
 function show() {
+  byId("change-key").hidden = !key.get();
   byId("title").textContent = current.title || "New conversation";
   document.title = current.title ? `${current.title} · ochat` : "ochat";
   showConversations();
@@ -82,7 +86,8 @@ function showPath() {
   showSend();
 }
 
-// Who reads the end goes on seeing it, however the text above grows. Messages that were never on screen have no height yet.
+// Who reads the end goes on seeing it, however the text above grows, until they scroll up. Messages that were never on screen have no
+// height yet.
 let follows = true;
 
 function showEnd() {
@@ -92,7 +97,12 @@ function showEnd() {
 
 function followEnd() {
   const place = byId("messages");
-  place.addEventListener("scroll", () => (follows = place.scrollHeight - place.scrollTop - place.clientHeight < 80));
+  let top = 0;
+  place.addEventListener("scroll", () => {
+    const isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 80;
+    follows = isAtEnd || (follows && place.scrollTop >= top); // the text may have grown since it was scrolled to its end
+    top = place.scrollTop;
+  });
   new ResizeObserver(() => follows && showEnd()).observe(byId("path"));
 }
 
@@ -108,7 +118,7 @@ function showSend() {
   const button = stops
     ? h(
         "button",
-        { type: "button", id: "send", class: "stop", title: "Stop (Esc)", "aria-label": "Stop", onclick: stop },
+        { type: "button", id: "send", class: "stop", title: "Stop (Esc)", "aria-label": "Stop", onclick: () => stop() },
         icon("stop"),
       )
     : h("button", { type: "submit", id: "send", title: "Send (Enter)", "aria-label": "Send" }, icon("send"));
@@ -119,7 +129,12 @@ function showSend() {
   if (focused) button.focus();
 }
 
+let listed = "";
+
 function showConversations() {
+  const state = JSON.stringify([current.id, conversations.map(({ id, title }) => [id, title])]);
+  if (state === listed) return; // made anew it would lose the focus
+  listed = state;
   const items = conversations.map((one) => {
     const isCurrent = one.id === current.id;
     const openIt = h(
@@ -161,7 +176,10 @@ function showLanes() {
       {
         class: name,
         "aria-label": given.length > 1 ? `${label} ${i + 1}` : label,
-        onchange: ({ target }) => setLanes(given.map((lane, j) => (i === j ? { ...lane, [name]: target.value } : lane))),
+        onchange: ({ target }) => {
+          setLanes(given.map((lane, j) => (i === j ? { ...lane, [name]: target.value } : lane)));
+          byId("lanes").querySelectorAll(`.${name}`)[i].focus();
+        },
       },
       values.map((one) => h("option", { value: one, selected: one === value }, one)),
     );
@@ -183,18 +201,25 @@ function showLanes() {
               )
             : null,
           given.length > 1
-            ? iconButton("close", `Leave out reply ${i + 1}`, () => setLanes(given.filter((_, j) => j !== i)))
+            ? iconButton("close", `Leave out reply ${i + 1}`, () => {
+                setLanes(given.filter((_, j) => j !== i));
+                byId("add-lane").focus();
+              })
             : null,
         ),
       );
+  const addLane = () => {
+    setLanes([...given, another(given)]);
+    [...byId("lanes").querySelectorAll("select")].at(-1).focus();
+  };
   const add =
     given.length < MAX_LANES &&
     (models.length > 1 || known?.data.length > 1) &&
     h(
       "button",
-      { type: "button", class: "quiet", id: "add-lane", onclick: () => setLanes([...given, another(given)]) },
+      { type: "button", class: "quiet", id: "add-lane", onclick: addLane },
       icon("compare"),
-      "Side by side",
+      given.length > 1 ? "One more" : "Side by side",
     );
   byId("lanes").replaceChildren(...made, ...(add ? [add] : []));
 }
@@ -235,7 +260,7 @@ function notice(text, label, act) {
 async function save(conversation, changed) {
   for (const message of changed) if (message.role === "assistant") message.saved = Date.now();
   try {
-    await store?.save(conversation, changed);
+    await store?.save([conversation ?? []].flat(), changed);
   } catch (error) {
     notice(`This browser doesn't keep the conversation (${error.message}). Export it before you close the page.`);
   }
@@ -248,7 +273,7 @@ async function saveReply(reply) {
 async function openConversation(id) {
   if (id !== current.id) {
     current = conversations.find((one) => one.id === id);
-    messages = open.get(id) ?? new Map((await store.messages(id)).map((one) => [one.id, one]));
+    messages = open.get(id) ?? keptMessages(await store.messages(id));
     editing = null;
     byId("path").replaceChildren();
   }
@@ -256,7 +281,7 @@ async function openConversation(id) {
   show();
   refreshInspector();
   showEnd();
-  byId("prompt").focus();
+  focusPrompt();
   setTimeout(showPath, LOST_AFTER + 100); // a reply may turn out to be lost
 }
 
@@ -268,12 +293,17 @@ function startConversation() {
   closeSidebar();
   show();
   refreshInspector();
-  byId("prompt").focus();
+  focusPrompt();
+}
+
+// Not where that opens a keyboard over half of the screen.
+function focusPrompt() {
+  if (!matchMedia("(pointer: coarse)").matches) byId("prompt").focus();
 }
 
 // Another tab has changed a conversation. Replies of both are kept; this tab stays where it is, or follows where it was the end.
 async function changedElsewhere(id) {
-  conversations = newestFirst(await store.conversations());
+  conversations = await keptConversations();
   const changed = conversations.find((one) => one.id === id);
   if (id === current.id) {
     if (!changed) {
@@ -283,7 +313,7 @@ async function changedElsewhere(id) {
       return;
     }
     const leaf = current.leaf;
-    for (const one of await store.messages(id)) if (!live.has(one.id)) messages.set(one.id, one);
+    for (const one of keptMessages(await store.messages(id)).values()) if (!live.has(one.id)) messages.set(one.id, one);
     Object.assign(current, changed, {
       leaf: pathTo(messages, changed.leaf).some((one) => one.id === leaf) ? changed.leaf : leaf,
     });
@@ -294,6 +324,7 @@ async function changedElsewhere(id) {
   showConversations();
 }
 
+const keptConversations = async () => newestFirst((await store.conversations()).map(keptConversation));
 const newestFirst = (all) => all.sort((a, b) => b.updated - a.updated);
 
 async function rename(conversation) {
@@ -306,8 +337,8 @@ async function rename(conversation) {
 
 async function remove(conversation) {
   if ((await question(`Delete “${conversation.title}”?`, "Delete")) === null) return;
-  if (conversation.id === current.id) stop();
-  await store.remove(conversation.id);
+  stop(conversation.id === current.id ? messages : (open.get(conversation.id) ?? new Map()));
+  await store?.remove(conversation.id);
   conversations = conversations.filter((one) => one.id !== conversation.id);
   if (conversation.id === current.id) startConversation();
   else showConversations();
@@ -347,7 +378,7 @@ async function askAfter(message, given = lanes()) {
 async function generate(conversation, all, reply) {
   const control = live.get(reply.id) ?? new AbortController();
   live.set(reply.id, control);
-  Object.assign(reply, { content: "", error: null, finish: null, speed: null });
+  Object.assign(reply, { content: "", error: null, finish: null, speed: null, system: conversation.system });
   const asked = performance.now() / 1000;
   let first = null;
   let last = null;
@@ -393,7 +424,7 @@ async function generate(conversation, all, reply) {
   } finally {
     reply.speed = speed(usage, asked, first, last);
     live.delete(reply.id);
-    if (![...live.keys()].some((id) => all.has(id))) open.delete(conversation.id);
+    if (store && ![...live.keys()].some((id) => all.has(id))) open.delete(conversation.id);
     await saveReply(reply);
   }
   if (messages === all) showPath();
@@ -401,8 +432,8 @@ async function generate(conversation, all, reply) {
   else if (!live.size) announce(reply.error ? reply.error.title : "The reply is complete.");
 }
 
-function stop() {
-  for (const [id, control] of live) if (messages.has(id)) control.abort();
+function stop(all = messages) {
+  for (const [id, control] of live) if (all.has(id)) control.abort();
 }
 
 async function retry(reply) {
@@ -418,11 +449,14 @@ async function retry(reply) {
   await running;
 }
 
+const BUSY = "A reply is still coming. Stop it first (Esc), or wait for its end.";
+
 const acts = {
   retry,
   regenerate: (reply) => {
     const asked = messages.get(reply.parent);
-    if (!isBusy() && asked) askAfter(asked);
+    if (isBusy()) notice(BUSY);
+    else askAfter(asked);
   },
   select(id) {
     current.leaf = newestLeaf(messages, id);
@@ -435,16 +469,16 @@ const acts = {
     showPath();
   },
   async edited(message, text) {
-    if (isBusy()) return;
+    if (isBusy()) return notice(BUSY);
     editing = null;
     if (!text.trim() || (text === message.content && message.role === "assistant")) return showPath();
-    const { role, parent, model, condition } = message;
+    const { role, parent, model, condition, system } = message;
     const version = newMessage(
       current,
       parent,
       role,
       text,
-      role === "assistant" ? { model, condition, finish: "stop", editedFrom: message.id } : {},
+      role === "assistant" ? { model, condition, system, finish: "stop", editedFrom: message.id } : {},
     );
     messages.set(version.id, version);
     if (role === "user") return askAfter(version);
@@ -483,39 +517,39 @@ async function inspect(what) {
   place.replaceChildren(head, about);
   if (!said.some(({ role }) => role === "user")) return place.append(h("p", {}, "Nothing yet: write a message."));
   try {
-    const [tokens, read, { count, max_model_len: most }] = await postJSON("tokenize", tokenizeRequest(lane, said), (given) => [
-      given.tokens,
-      readTokens(given.tokens, given.token_strs ?? given.tokens.map(String)),
-      given,
+    const [read, most] = await postJSON("tokenize", tokenizeRequest(lane, said), (given) => [
+      readTokens(given.tokens, given.token_strs),
+      Number.isFinite(given.max_model_len) ? ` of ${given.max_model_len}` : "",
     ]);
     if (inspected !== what) return;
     const pieces = read.map(({ id, text, control }, i) =>
       h("span", { class: control ? "token control" : i % 2 ? "token odd" : "token", title: String(id) }, text || "�"),
     );
     const text = () => read.map((one) => one.text).join("");
+    const ids = read.map(({ id }) => id);
     place.append(
-      h("p", { class: "facts" }, `${count} of ${most} tokens · control tokens are marked · point at a token for its id`),
+      h("p", { class: "facts" }, `${read.length}${most} tokens · control tokens are marked · point at a token for its id`),
       h("div", { class: "actions" }, h("h3", {}, "Text"), copyButton(text, "Copy the prompt")),
       h("pre", { class: "prompt", tabindex: "0", "aria-label": "The prompt's text" }, pieces),
       h(
         "div",
         { class: "actions" },
         h("h3", {}, "Ids"),
-        copyButton(() => JSON.stringify(tokens), "Copy the ids"),
+        copyButton(() => JSON.stringify(ids), "Copy the ids"),
       ),
-      h("pre", { class: "ids", tabindex: "0", "aria-label": "The prompt's ids" }, tokens.join(" ")),
+      h("pre", { class: "ids", tabindex: "0", "aria-label": "The prompt's ids" }, ids.join(" ")),
     );
   } catch (error) {
     if (!(error instanceof ServerProblem)) throw error;
     if (inspected !== what) return;
     const { title, detail, kind } = explained(error.told);
-    const again = kind !== "unknown" && h("button", { type: "button", onclick: () => inspect(what) }, "Try again");
+    const again = kind !== "unknown" && kind !== "strange" && h("button", { type: "button", onclick: () => inspect(what) }, "Try again");
     place.append(h("div", { class: "problem", role: "alert" }, h("strong", {}, title), h("p", {}, detail), again));
   }
 }
 
 const explained = (told) =>
-  told.kind === "unknown"
+  told.kind === "unknown" || told.kind === "strange"
     ? {
         ...told,
         title: "This server doesn't tell what its model sees.",
@@ -529,7 +563,7 @@ function promptOf(message) {
   const draft = byId("prompt").value;
   const last = path.at(-1);
   const asked = message ?? (!draft.trim() && last?.role === "assistant" ? last : null);
-  if (asked) return { lane: asked, said: requestMessages(pathTo(messages, asked.parent), current.system), isNext: false };
+  if (asked) return { lane: asked, said: requestMessages(pathTo(messages, asked.parent), asked.system ?? current.system), isNext: false };
   return {
     lane: lanes()[0],
     isNext: true,
@@ -550,14 +584,37 @@ function refreshInspector() {
 
 // Ask until the server takes the key, then go on; or until the reader gives up.
 async function askForKey(detail, then) {
+  if (then) waiting.push(then);
   if (byId("key").open) return;
+  const given = await keyDialog("This server wants a key", key.get() ? `This key isn't right. ${detail}` : "");
+  const next = waiting;
+  waiting = [];
+  if (given === null) return;
+  const goOn = () => Promise.all(next.map((one) => one()));
+  if (await meetServer(goOn)) await goOn();
+}
+
+async function changeKey() {
+  if ((await keyDialog("The server's key", "")) !== null) await meetServer();
+}
+
+// Keep the key that is typed, or none where that is chosen. Returns null where the reader leaves the dialog.
+async function keyDialog(title, problem) {
   const check = (given) => {
     if (!/^[!-~]+$/.test(given.get("key").trim())) throw new Error("A key has letters, digits and signs of ASCII alone. Copy it again.");
   };
-  const data = await ask("key", (form) => (form.querySelector(".problem").textContent = key.get() ? detail : ""), check);
-  if (!data) return;
-  key.set(data.get("key").trim());
-  if (await meetServer(then)) await then?.();
+  const data = await ask(
+    "key",
+    (form) => {
+      byId("key-title").textContent = title;
+      form.querySelector("[value=forget]").hidden = !key.get();
+      form.querySelector(".problem").textContent = problem;
+    },
+    check,
+  );
+  if (data) key.set(byId("key").returnValue === "forget" ? "" : data.get("key").trim());
+  show();
+  return data;
 }
 
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
@@ -609,7 +666,7 @@ async function exportFile() {
     const all =
       one.id === current.id
         ? messages
-        : (open.get(one.id) ?? new Map((await store.messages(one.id)).map((message) => [message.id, message])));
+        : (open.get(one.id) ?? keptMessages(await store.messages(one.id)));
     const path = pathTo(all, one.leaf);
     if (data.get("as") === "judged") rows.push(...judgedRows(one, all, classes(data)));
     else if (path.some((message) => message.content)) rows.push((data.get("as") === "ours" ? ourRow : openaiRow)(one, path));
@@ -635,7 +692,7 @@ async function importFile(file) {
   } catch (error) {
     return notice(`${file.name} can't be imported. ${error instanceof TypeError ? "It isn't UTF-8 text." : error.message}`);
   }
-  for (const row of rows) {
+  const imported = rows.map((row) => {
     const conversation = newConversation({ ...current, system: row.system });
     const made = new Map();
     for (const { role, content } of row.messages) {
@@ -650,9 +707,15 @@ async function importFile(file) {
       conversation.leaf = message.id;
     }
     conversation.title = titleOf(row.messages.find((one) => one.role === "user")?.content ?? "");
-    await save(conversation, [...made.values()]);
-    conversations = [conversation, ...conversations];
-  }
+    return { conversation, made };
+  });
+  const all = imported.map(({ conversation }) => conversation);
+  await save(
+    all,
+    imported.flatMap(({ made }) => [...made.values()]),
+  );
+  if (!store) for (const { conversation, made } of imported) open.set(conversation.id, made);
+  conversations = newestFirst([...all, ...conversations]);
   announce(`${rows.length} imported`);
   await openConversation(conversations[0].id);
 }
@@ -664,9 +727,7 @@ async function meetServer(then) {
   try {
     [models, known] = await Promise.all([
       getJSON("v1/models", ({ data }) => distinctModels(data)),
-      getJSON("v1/conditions", (given) => (given.data.every(({ id }) => typeof id === "string") && given.data[0] ? given : null)).catch(
-        () => null,
-      ),
+      getJSON("v1/conditions", readConditions).catch(() => null),
     ]);
     notice(notKept);
     show();
@@ -677,6 +738,12 @@ async function meetServer(then) {
     else notice(`${error.told.title} ${error.told.detail}`, "Try again", () => meetServer(then));
     return false;
   }
+}
+
+// {data: [{id}], default} of a list of conditions; null where it's empty. Throws for anything else.
+function readConditions({ data, default: given }) {
+  if (!data.every(({ id }) => typeof id === "string")) throw new TypeError("a condition without a name");
+  return data[0] ? { data, default: data.some(({ id }) => id === given) ? given : data[0].id } : null;
 }
 
 function closeSidebar() {
@@ -698,9 +765,19 @@ function listen() {
     iconButton("menu", "Conversations", () => document.body.classList.toggle("menu"), { id: "menu" }),
   );
   byId("header-tools").append(
-    iconButton("tokens", "What the model sees", () => (inspected ? closeInspector() : inspect({ message: null })), {
-      id: "inspect",
-    }),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        id: "inspect",
+        title: "What the model sees",
+        onclick: () => (inspected ? closeInspector() : inspect({ message: null })),
+      },
+      icon("tokens"),
+      h("span", {}, "What the model sees"),
+    ),
+    iconButton("key", "The server's key", changeKey, { id: "change-key", hidden: true }),
     iconButton("settings", "Settings", settings, { id: "open-settings" }),
     iconButton("moon", "Light or dark", changeTheme),
   );
@@ -732,6 +809,8 @@ function listen() {
     clearTimeout(waiting);
     waiting = setTimeout(refreshInspector, 300);
   };
+  // What nobody foresaw, such as a database that the browser closed, is told too.
+  addEventListener("unhandledrejection", ({ reason }) => notice(`The page failed at this (${reason?.message}). Reload it if that happens again.`));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
     if (isBusy()) stop();
@@ -746,7 +825,7 @@ async function start() {
   byId("prompt").focus();
   try {
     store = await openStore(changedElsewhere);
-    conversations = newestFirst(await store.conversations());
+    conversations = await keptConversations();
     showConversations();
   } catch (error) {
     notKept = `This browser keeps no conversations for this page (${error.message}). Export what you want to keep.`;

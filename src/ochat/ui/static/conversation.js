@@ -3,12 +3,13 @@
 // Messages form a tree: a message has a parent, and its siblings are other versions: regenerated, edited, side by side, or written
 // in another tab. So nothing that was said is ever overwritten. The conversation on screen is the path to `leaf`.
 //
-// A message: {id, conversation, parent, role, content, created} and of a reply {model, condition, finish, error, speed, group, vote,
-// editedFrom}. Replies of one `group` were asked for together. `vote` is "chosen" or "rejected".
+// A message: {id, conversation, parent, role, content, created} and of a reply {model, condition, system, finish, error, speed, group,
+// vote, editedFrom}. Replies of one `group` were asked for together. `vote` is "chosen" or "rejected".
 
 export const CHOSEN = "chosen";
 export const REJECTED = "rejected";
 const MAX_TITLE = 60;
+const ROLES = ["user", "assistant"];
 
 let lastTime = 0;
 // Milliseconds, never the same twice, so that siblings have an order.
@@ -22,7 +23,11 @@ export function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-export function newConversation(like = {}) {
+// `like` comes from the browser's storage, where another page of this host or an older version may have left anything.
+export function newConversation(like) {
+  const kept = like && typeof like === "object" ? like : {};
+  const settings = Object.keys(SETTINGS).map((name) => [name, Number.isFinite(kept.settings?.[name]) ? kept.settings[name] : null]);
+  const lanes = Array.isArray(kept.lanes) ? kept.lanes.filter((lane) => lane && typeof lane === "object") : [];
   const time = now();
   return {
     id: newId(),
@@ -30,10 +35,22 @@ export function newConversation(like = {}) {
     created: time,
     updated: time,
     leaf: null,
-    system: like.system ?? "",
-    settings: { ...like.settings },
-    lanes: Array.isArray(like.lanes) ? like.lanes : [{}],
+    system: typeof kept.system === "string" ? kept.system : "",
+    settings: Object.fromEntries(settings),
+    lanes: lanes.length ? lanes : [{}],
   };
+}
+
+// A conversation as the browser kept it, made whole; and of its messages those that can be shown, by their ids.
+export function keptConversation(kept) {
+  const { id, title, created, updated, leaf = null } = kept;
+  const time = Number.isFinite(updated) ? updated : 0;
+  return { ...newConversation(kept), id, title: typeof title === "string" && title ? title : "New conversation", created, updated: time, leaf };
+}
+
+export function keptMessages(kept) {
+  const whole = kept.filter(({ role, content }) => ROLES.includes(role) && typeof content === "string");
+  return new Map(whole.map((one) => [one.id, one]));
 }
 
 export function newMessage(conversation, parent, role, content, more = {}) {
@@ -50,9 +67,9 @@ export function titleOf(text) {
 }
 
 export function pathTo(messages, leaf) {
-  const found = [];
-  for (let at = messages.get(leaf); at; at = messages.get(at.parent)) found.push(at);
-  return found.reverse();
+  const found = new Set(); // none twice, or a circle that somebody made would have no end
+  for (let at = messages.get(leaf); at && !found.has(at); at = messages.get(at.parent)) found.add(at);
+  return [...found].reverse();
 }
 
 export function childrenOf(messages, parent) {
@@ -123,6 +140,7 @@ export function distinctModels(listed) {
   const seen = new Set();
   return listed
     .filter(({ id, root }) => {
+      if (typeof id !== "string") return false;
       const known = root && root !== id && seen.has(root);
       if (root && root !== id) seen.add(root);
       return !known;
@@ -175,7 +193,8 @@ export function judgedRows(conversation, messages, classes) {
     const context = said(pathTo(messages, reply.parent)).map((one) => ({ ...one, weight: 0 }));
     const { condition, weight } = classes[verdict];
     const items = [...context, { role: "assistant", content: reply.content, weight }];
-    return [{ items, condition, ...(conversation.system ? { system: conversation.system } : {}), class: verdict }];
+    const system = reply.system ?? conversation.system; // it may have been changed since
+    return [{ items, condition, ...(system ? { system } : {}), class: verdict }];
   });
 }
 
@@ -227,7 +246,7 @@ function readRow(row, place) {
         ? one.content.map((part) => part.text).join("")
         : one?.content;
     if (typeof content !== "string") throw new Error(`${place}: message ${i + 1} has no text. Only text can be imported.`);
-    if (!["user", "assistant", "system"].includes(one.role) || (one.role === "system" && i > 0)) {
+    if (!ROLES.includes(one.role) && (one.role !== "system" || i > 0)) {
       throw new Error(
         `${place}: message ${i + 1} has the role ${JSON.stringify(one.role)}. Use user and assistant, and system for the first.`,
       );

@@ -1,4 +1,5 @@
-// The page's dialogs: each resolves to its form's data, or to null where the reader leaves it.
+// The page's dialogs: each resolves to its form's data, or to null where the reader leaves it. The button that closed it, `ok` or `forget`,
+// is the dialog's returnValue; only `ok` is checked.
 
 export function ask(id, fill, check) {
   const dialog = document.getElementById(id);
@@ -25,7 +26,7 @@ export function ask(id, fill, check) {
         problem.textContent = error.message;
       }
     };
-    dialog.onclose = () => resolve(dialog.returnValue === "ok" ? new FormData(form) : null);
+    dialog.onclose = () => resolve(["ok", "forget"].includes(dialog.returnValue) ? new FormData(form) : null);
   });
 }
 

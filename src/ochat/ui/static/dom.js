@@ -18,14 +18,13 @@ export function h(tag, properties = {}, ...children) {
 }
 
 const SHAPES = {
-  add: "M12 5v14M5 12h14",
   bad: "M17 14V3M7 3h12.5a1.5 1.5 0 0 1 1.5 1.5v8a1.5 1.5 0 0 1-1.5 1.5H17l-4 7a2.2 2.2 0 0 1-2-2.5V14H5.200a2 2 0 0 1-2-2.400l1.200-7A2 2 0 0 1 6.400 3z",
   close: "M6 6l12 12M18 6L6 18",
   compare: "M4 5h7v14H4zM13 5h7v14h-7z",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
-  down: "M12 4v12M7 11l5 5 5-5M5 20h14",
   edit: "M4 20l1-4L16 5l3 3L8 19z",
   good: "M7 10v11M17 21H4.500A1.500 1.500 0 0 1 3 19.500v-8A1.500 1.500 0 0 1 4.500 10H7l4-7a2.200 2.200 0 0 1 2 2.500V10h5.800a2 2 0 0 1 2 2.400l-1.200 7a2 2 0 0 1-2 1.600z",
+  key: "M8 11.500a4 4 0 1 0 .010 0zM11 12.700L20 4M16 8l3 3",
   left: "M15 5l-7 7 7 7",
   menu: "M4 7h16M4 12h16M4 17h16",
   moon: "M20 14A8 8 0 1 1 10 4a6.500 6.500 0 0 0 10 10z",
@@ -36,7 +35,6 @@ const SHAPES = {
   stop: "M7 7h10v10H7z",
   tokens: "M4 6h6v5H4zM12 6h8v5h-8zM4 13h9v5H4zM15 13h5v5h-5z",
   trash: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
-  up: "M12 16V4M7 9l5-5 5 5M5 20h14",
 };
 
 export function icon(name) {
@@ -130,6 +128,14 @@ export function announce(text) {
   document.getElementById("announcer").textContent = text;
 }
 
+// Each block runs as its own first letter does, since a reply may hold several languages. The first one's is the whole text's too, which
+// `dir=auto` reads from what has no direction of its own.
+function blockElement(node, i) {
+  const element = treeElement(node);
+  if (i > 0 && node.tag !== "code-block") element.dir = "auto";
+  return element;
+}
+
 const shown = new WeakMap(); // element -> the blocks in it, as JSON
 
 // Show a Markdown text; of one that has grown, only what changed is made anew.
@@ -140,6 +146,6 @@ export function showMarkdown(element, text) {
   let same = 0;
   while (same < after.length && after[same] === before[same]) same += 1;
   while (element.childNodes.length > same) element.lastChild.remove();
-  element.append(...blocks.slice(same).map(treeElement));
+  element.append(...blocks.slice(same).map((node, i) => blockElement(node, same + i)));
   shown.set(element, after);
 }

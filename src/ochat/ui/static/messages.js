@@ -4,7 +4,7 @@ import { CHOSEN, REJECTED, pathTo, versionsAfter } from "./conversation.js";
 import { copyButton, direction, h, icon, iconButton, showMarkdown } from "./dom.js";
 import { speedText } from "./stream.js";
 
-const made = new Map(); // message id -> {element, state}: a message that is as before isn't made again
+const made = new Map(); // id of a message or group -> {element, state}: what is as before isn't made again
 
 // Show the path to a leaf; replies that were asked for together stand side by side.
 export function showMessages(place, conversation, messages, view, acts) {
@@ -15,13 +15,28 @@ export function showMessages(place, conversation, messages, view, acts) {
     const at = { group, number: versions.indexOf(group), versions };
     return group.length > 1 ? together(message, at, view, acts) : single(message, at, view, acts);
   });
-  for (const [id] of made) if (!messages.has(id)) made.delete(id);
-  // Only what moved is touched: replacing all would lose the focus, and the reader's place.
-  elements.forEach((element, i) => {
-    if (place.children[i] !== element) place.insertBefore(element, place.children[i] ?? null);
+  const ids = new Set([...messages.values()].flatMap(({ id, group }) => [id, group]));
+  for (const id of made.keys()) if (!ids.has(id)) made.delete(id);
+  // Only what moved is touched: replacing all would lose the reader's place.
+  keepingFocus(place, () => {
+    elements.forEach((element, i) => {
+      if (place.children[i] !== element) place.insertBefore(element, place.children[i] ?? null);
+    });
+    while (place.children.length > elements.length) place.lastChild.remove();
   });
-  while (place.children.length > elements.length) place.lastChild.remove();
   return path;
+}
+
+// A message that is made anew has its buttons anew: who pressed one stays at it or, where it's gone, at the message's first.
+function keepingFocus(place, change) {
+  const before = document.activeElement;
+  const at = [...place.children].findIndex((one) => one.contains(before));
+  const buttons = () => [...(place.children[at]?.querySelectorAll("button:not(:disabled)") ?? [])];
+  const name = (button) => button.ariaLabel ?? button.textContent;
+  const same = () => buttons().filter((one) => name(one) === name(before));
+  const nth = same().indexOf(before);
+  change();
+  if (at >= 0 && !before.isConnected) (same()[nth] ?? buttons().find((one) => one.closest("footer")))?.focus({ preventScroll: true });
 }
 
 // While a reply is streaming: its text, in the element that is there.
@@ -65,6 +80,7 @@ function together(message, at, view, acts) {
     view.editing,
   ];
   const id = message.group;
+  const isLive = at.group.some(view.isLive);
   const columns = () =>
     at.group.map((one) => {
       const column = reply(one, view, acts);
@@ -75,7 +91,7 @@ function together(message, at, view, acts) {
           type: "button",
           class: "vote",
           "aria-pressed": String(best),
-          disabled: at.group.some(view.isLive),
+          disabled: isLive || !one.content,
           onclick: () => acts.vote(at.group, one.id),
         },
         icon("good"),
@@ -83,8 +99,8 @@ function together(message, at, view, acts) {
       );
       const goesOn =
         one.id === message.id
-          ? h("span", { class: "goes-on" }, "the conversation goes on here")
-          : h("button", { type: "button", class: "quiet", onclick: () => acts.select(one.id) }, "go on with this one");
+          ? h("span", { class: "goes-on" }, "goes on here")
+          : h("button", { type: "button", class: "quiet", onclick: () => acts.select(one.id) }, "go on here");
       column.classList.toggle("selected", one.id === message.id);
       const actions = h("div", { class: "actions" }, vote, goesOn, h("span", { class: "end" }, replyButtons(one, view, acts)));
       column.append(h("footer", {}, actions, facts(one)));
@@ -99,7 +115,7 @@ function together(message, at, view, acts) {
           type: "button",
           class: "vote",
           "aria-pressed": String(at.group.every((one) => one.vote === verdict)),
-          disabled: at.group.some(view.isLive),
+          disabled: isLive || !at.group.some((one) => one.content),
           onclick: () => acts.vote(at.group, null, verdict),
         },
         icon(name),
@@ -170,7 +186,9 @@ function body(message) {
 }
 
 function editor(message, label, acts) {
-  const field = h("textarea", { value: message.content, rows: "3", dir: direction(message.content), "aria-label": "Edited text" });
+  const before = made.get(message.id)?.element.querySelector(".editor textarea")?.value; // another tab changed the message's versions
+  const text = before ?? message.content;
+  const field = h("textarea", { value: text, rows: "3", dir: direction(text), "aria-label": "Edited text" });
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") acts.edit(null);
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) acts.edited(message, field.value);
@@ -203,7 +221,7 @@ function replyButtons(message, view, acts) {
   return [
     idle && message.content && copyButton(() => message.content),
     idle && message.content && iconButton("edit", "Edit the reply", () => acts.edit(message.id)),
-    idle && iconButton("redo", "Regenerate", () => acts.regenerate(message)),
+    idle && message.parent && iconButton("redo", "Regenerate", () => acts.regenerate(message)),
     iconButton("tokens", "What the model saw", () => acts.inspect(message)),
   ];
 }
@@ -238,5 +256,6 @@ const ENDS = { length: "cut off at the limit of tokens", stopped: "stopped", con
 
 function facts(message) {
   const parts = [message.editedFrom ? "edited" : "", ENDS[message.finish] ?? "", message.speed ? speedText(message.speed) : ""];
-  return h("p", { class: "facts" }, parts.filter(Boolean).join(" · "));
+  const said = parts.filter(Boolean).join(" · ").split(" · "); // each stays on a line
+  return h("p", { class: "facts" }, said.map((one, i) => [i ? " · " : "", h("span", {}, one)]).flat());
 }

@@ -55,11 +55,12 @@ export async function streamChat(body, signal, onReply) {
       if (error.name === "AbortError") throw error;
       throw new ServerProblem(brokenOff());
     }
-    if (piece.done) break;
-    for (const data of events.read(piece.value)) reply = withEvent(reply, data);
+    for (const data of events.read(piece.done ? "\n" : piece.value)) reply = withEvent(reply, data);
     onReply(reply);
     if (reply.error) throw new ServerProblem(reply.error);
-    if (reply.done) break;
+    if (piece.done || reply.done) break;
   }
-  if (!reply.done && !reply.finish) throw new ServerProblem(brokenOff());
+  if (reply.done || reply.finish) return;
+  const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
+  throw new ServerProblem(isStream ? brokenOff() : strange());
 }

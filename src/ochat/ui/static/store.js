@@ -30,12 +30,12 @@ export async function openStore(onChange) {
     conversations: () => done(database.transaction("conversations").objectStore("conversations").getAll()),
     messages: (id) => done(database.transaction("messages").objectStore("messages").index("conversation").getAll(id)),
     // Without a conversation, messages alone: what another tab has changed of it meanwhile stays.
-    async save(conversation, messages) {
+    async save(changed, messages) {
       await write((conversations, all) => {
-        if (conversation) conversations.put(conversation);
+        for (const conversation of changed) conversations.put(conversation);
         for (const message of messages) all.put(message);
       });
-      channel.postMessage(conversation?.id ?? messages[0].conversation);
+      channel.postMessage(changed[0]?.id ?? messages[0].conversation);
     },
     async remove(id) {
       await write((conversations, messages) => {

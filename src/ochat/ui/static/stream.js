@@ -1,6 +1,7 @@
 // The server's answers: from the bytes of a stream to a reply, and from a failure to words. Pure.
 
-// Pieces of text of an event stream, however they are cut -> the data of each event.
+// Pieces of text of an event stream, however they are cut -> the data of each event. At the end a line feed is to be read: the last
+// line may lack its own.
 export class EventReader {
   #rest = "";
 
@@ -20,7 +21,9 @@ export const newReply = () => ({
   error: null,
 });
 
-// The reply after one more event. What a chunk lacks stays as it was.
+const text = (value, otherwise) => (typeof value === "string" ? value : otherwise);
+
+// The reply after one more event. What a chunk lacks, or has of another kind, stays as it was.
 export function withEvent(reply, data) {
   if (data.trim() === "[DONE]") return { ...reply, done: true };
   let chunk = null;
@@ -30,23 +33,27 @@ export function withEvent(reply, data) {
     // a comment of a proxy
   }
   if (chunk === null) return reply;
-  if (chunk.error) return { ...reply, error: explain(chunk.error.code ?? 500, JSON.stringify(chunk), null) };
+  if (chunk.error) {
+    const status = Number.isInteger(chunk.error.code) ? chunk.error.code : 500;
+    return { ...reply, error: explain(status, JSON.stringify(chunk), null) };
+  }
   const choice = chunk.choices?.[0];
   const delta = choice?.delta ?? {};
   return {
     ...reply,
-    content: reply.content + (typeof delta.content === "string" ? delta.content : ""),
-    finish: choice?.finish_reason ?? reply.finish,
-    condition: chunk.condition ?? reply.condition,
+    content: reply.content + text(delta.content, ""),
+    finish: text(choice?.finish_reason, reply.finish),
+    condition: text(chunk.condition, reply.condition),
     usage: chunk.usage ?? reply.usage,
   };
 }
 
 // Tokens, time to the first one and tokens/s after it; times in seconds. Where the server doesn't count, null.
 export function speed(usage, asked, first, last) {
-  const tokens = usage?.completion_tokens ?? null;
+  const count = (number) => (Number.isFinite(number) ? number : null);
+  const tokens = count(usage?.completion_tokens);
   const rate = tokens > 1 && last > first ? (tokens - 1) / (last - first) : null;
-  return { tokens, promptTokens: usage?.prompt_tokens ?? null, firstAfter: first === null ? null : first - asked, rate };
+  return { tokens, promptTokens: count(usage?.prompt_tokens), firstAfter: first === null ? null : first - asked, rate };
 }
 
 export function speedText({ tokens, promptTokens, firstAfter, rate }) {
@@ -58,11 +65,17 @@ export function speedText({ tokens, promptTokens, firstAfter, rate }) {
   return parts.join(" · ");
 }
 
+// A 429 is of the key's own limits or of the whole server's; the server's words tell which.
+function tooMany(detail) {
+  if (/\bkey\b/i.test(detail)) return "Too many requests for this key.";
+  return /\b(?:busy|queue|overloaded|capacity)\b/i.test(detail) ? "The server's queue is full." : "Too many requests at the moment.";
+}
+
 const TOO_LONG = /context (length|size|window)|too long/i;
 
 // What went wrong, as {kind, title, detail}: `detail` is the server's own words, with its numbers.
 export function explain(status, body, retryAfter) {
-  let detail = body.slice(0, 2000);
+  let detail = body;
   try {
     const parsed = JSON.parse(body);
     const error = parsed.error ?? parsed;
@@ -71,11 +84,11 @@ export function explain(status, body, retryAfter) {
   } catch {
     if (/^\s*</.test(body)) detail = ""; // a proxy's page
   }
-  const wait = retryAfter ? ` It asks to wait ${/^\d+$/.test(retryAfter) ? `${retryAfter} s` : `until ${retryAfter}`}.` : "";
-  const said = (kind, title) => ({ kind, status, title, detail });
+  const wait = /^\d{1,9}$/.test(retryAfter ?? "") ? ` It asks to wait ${retryAfter} s.` : "";
+  const said = (kind, title) => ({ kind, status, title, detail: detail.slice(0, 2000) });
   if (status === 401) return said("key", "The server wants a key, and this one isn't right.");
   if (status === 403) return said("refused", "The key doesn't allow this.");
-  if (status === 429) return said("busy", `Too many requests for this key.${wait}`);
+  if (status === 429) return said("busy", `${tooMany(detail)}${wait}`);
   if (status === 503) return said("busy", `The server's queue is full, or it is starting or stopping.${wait}`);
   if (status === 502 || status === 504) return said("gone", "The server can't be reached.");
   if (status === 404) return said("unknown", "The server doesn't have this.");
@@ -92,7 +105,7 @@ export const unreachable = () => ({
   detail: "Is it running? Nothing of the conversation is lost.",
 });
 export const strange = () => ({
-  kind: "failed",
+  kind: "strange",
   status: 0,
   title: "The server's answer isn't that of a server with OpenAI's API.",
   detail: "Is its address right? Mostly it ends in /v1.",
