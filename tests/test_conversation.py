@@ -148,3 +148,8 @@ def test_a_conversation_cannot_be_changed() -> None:
     row = Conversation(items=(Message(role="user", content="Hi"),))
     with pytest.raises(ValueError, match="frozen"):
         row.condition = "Code"  # type: ignore[misc]  # the very thing that must fail
+
+
+def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl\.zst: \.zst is read by `ochat data import` alone\. Unpack it"):
+        list(read_conversations(tmp_path / "rows.jsonl.zst"))

@@ -96,6 +96,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, object]]:
 
 def read_lines(path: Path) -> Iterator[bytes]:
     """The file's lines as they are; `.gz` is read too. Raises DataError where the file can't be read."""
+    if path.suffix == ".zst":  # as text it would be bad UTF-8, which helps nobody
+        raise DataError(f"{path}: .zst is read by `ochat data import` alone. Unpack it, or compress as .gz.")
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
