@@ -1,5 +1,6 @@
 """Nothing that is there is lost: not by a failure between two steps, not by another process, not by a wrong path."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -146,3 +147,12 @@ def test_processes_that_share_a_folder_must_write_the_same_there(tmp_path: Path)
         assert (part / "half").is_file()
     with new_folder(target, resume="other", shared=True) as part:
         assert not (part / "half").exists()
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    write_text(tmp_path / "rows", "new")
+    assert files(tmp_path) == {"rows": "new"}

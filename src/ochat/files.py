@@ -16,6 +16,7 @@ from ochat.errors import DataError, OchatError
 _RESUME_FILE = ".resume.json"
 _PATIENCE = 0.5  # seconds: others may only look, or write a line
 _IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+_HAS_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -166,6 +167,10 @@ def _lock(file: int, kind: int, path: Path) -> None:
             if time.monotonic() > deadline:
                 raise OchatError(f"{path}: another process is writing there. Wait for it, or choose another output.") from error
             time.sleep(0.02)
+        except OSError as error:
+            if error.errno not in _HAS_NO_LOCKS:
+                raise
+            return  # some network file systems: nobody is kept out there
 
 
 def file_sha256(path: Path) -> str:
