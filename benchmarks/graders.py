@@ -22,6 +22,21 @@ from ochat.evaluation.graders.by_task import Grader, check
 from ochat.evaluation.graders.final_answer import boxed
 from ochat.evaluation.graders.program import find_program, grade_program
 
+# files of cases; those of v3.5.1 hold verdicts of that version, the others of 3.6.1
+CASES = (
+    "coding_humaneval",
+    "fs_cothub_bbh",
+    "fs_cothub_gsm8k",
+    "fs_cothub_math",
+    "fs_cothub_mmlu",
+    "zs_agieval",
+    "zs_bbh_mc_orca",
+    "zs_gpqa",
+    "zs_truthfulqa_orca",
+    "v3.5.1_coding_humaneval",
+    "v3.5.1_fs_cothub_bbh",
+    "v3.5.1_zs_math",
+)
 PERFECT = (
     "zs/agieval",
     "zs/bbh_mc_orca",
@@ -31,8 +46,15 @@ PERFECT = (
     "fs_cothub/gsm8k",
     "fs_cothub/math",
 )
-PHRASES = ("The answer is {}", "The answer is {}.", "So the answer is {}.", "{}")
-MATH_PHRASES = ("The answer is ${}$", "The answer is ${}$.", "\\boxed{{{}}}", "The answer is {}.")
+PHRASES = ("The answer is {}", "The answer is {}.", "So the answer is {}.", "{}", "Answer: {}")
+MATH_PHRASES = (
+    "The answer is ${}$",
+    "The answer is ${}$.",
+    "\\boxed{{{}}}",
+    "The answer is {}.",
+    "Final Answer: **{}**",
+    "Thus, we get ${}$.",
+)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -43,10 +65,10 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def cases(data: Path) -> list[dict[str, object]]:
     """Parity and people's agreement, a line a file of cases."""
     lines = []
-    for path in sorted((data / "grader_parity").glob("*.jsonl.gz")):
-        version: Grader = "3.5.1" if path.name.startswith("v3.5.1") else "3.6.1"
+    for name in CASES:
+        version: Grader = "3.5.1" if name.startswith("v3.5.1") else "3.6.1"
         n = n_same = n_judged = n_strict = n_original = 0
-        for row in rows(path):
+        for row in rows(data / "grader_parity" / f"{name}.jsonl.gz"):
             if row["exception"] is None:
                 grade = check(row["task_type"], row["task_data"], row["response"], grader=version)
                 n += 1
@@ -56,7 +78,7 @@ def cases(data: Path) -> list[dict[str, object]]:
                 n_judged += 1
                 n_strict += strict.correct == row["human_correct"]
                 n_original += row["is_correct"] == row["human_correct"]
-        lines.append({"cases": path.name.partition(".jsonl")[0], "version": version, "parity": [n_same, n],
+        lines.append({"cases": name, "version": version, "parity": [n_same, n],
                       "people, strict": [n_strict, n_judged], "people, original": [n_original, n_judged]})  # fmt: skip
     return lines
 

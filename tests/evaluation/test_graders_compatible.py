@@ -9,28 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graders_benchmark import BENCHMARK
 
 from ochat.evaluation.graders.by_task import Grader, check
 from ochat.evaluation.graders.compatible import symbolic
 from ochat.evaluation.graders.compatible.matchers import MATCHERS, _blocks
 
-NAMES = [
-    "coding_humaneval",
-    "fs_cothub_bbh",
-    "fs_cothub_gsm8k",
-    "fs_cothub_math",
-    "fs_cothub_mmlu",
-    "zs_agieval",
-    "zs_bbh_mc_orca",
-    "zs_gpqa",
-    "zs_truthfulqa_orca",
-    "v3.5.1_coding_humaneval",
-    "v3.5.1_fs_cothub_bbh",
-    "v3.5.1_zs_math",
-]
 
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BENCHMARK.CASES)
 def test_every_verdict_of_the_original_is_given(name: str, test_file: Callable[[str], Path]) -> None:
     version: Grader = "3.5.1" if name.startswith("v3.5.1") else "3.6.1"
     with gzip.open(test_file(f"grader_parity/{name}.jsonl.gz")) as file:

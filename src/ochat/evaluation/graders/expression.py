@@ -53,7 +53,11 @@ def _numeral(node: Node) -> Fraction | None:
         case ("/", ("number", Fraction() as above), ("number", Fraction() as below)) if below:
             whole = above.denominator == below.denominator == 1
             return above / below if whole and math.gcd(above.numerator, below.numerator) == 1 else None
-        case ("/", ("-", ("number", Fraction()) as above), ("number", Fraction()) as below):
+        case ("/", ("-", ("number", Fraction()) as above), ("number", Fraction()) as below) | (
+            "/",
+            ("number", Fraction()) as above,
+            ("-", ("number", Fraction()) as below),
+        ):
             found = _numeral(("/", above, below))
             return None if found is None else -found
         case ("mixed", ("number", Fraction() as whole), tuple() as part):

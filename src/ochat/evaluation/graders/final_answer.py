@@ -13,6 +13,7 @@ _PHRASE = re.compile(
 )
 _TAKEN_BACK = re.compile(r"\W*(?:wrong|incorrect|unlikely|not (?:correct|right))\b", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"\n[ \t]*(?:Q|Question)(?: ?\d+)?[.:]|\n[ \t]*A: Let's think step by step")
+_FRACTION_SIGN = re.compile(r"(?=[¼-¾⅐-⅞])")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'*_`)$\]]*(?=\s|$)|\n\s*\n")
 
 
@@ -57,9 +58,9 @@ def boxed(text: str) -> str | None:
 
 
 def plain(reply: str) -> str:
-    """The reply with its letters and digits as ASCII has them, where they are the same in other forms, and without characters
-    that have no width."""
-    text = unicodedata.normalize("NFKC", reply)
+    """The reply with its letters, digits and fractions as ASCII has them, where they are the same in other forms, and without
+    characters that have no width."""
+    text = unicodedata.normalize("NFKC", _FRACTION_SIGN.sub(" ", reply)).replace("⁄", "/")
     if text.isascii():
         return text
     return "".join(

@@ -23,6 +23,7 @@ _NEEDED = ("prompt", "entry_point", "canonical_solution", "base_input", "plus_in
 _FENCE = re.compile(r"^[ \t]*(?P<mark>```|~~~)[ \t]*(?P<language>[\w+-]*)[^\n]*$", re.MULTILINE)
 _OTHER_LANGUAGES = re.compile(r"(?:bash|sh|shell|text|txt|console|output|json|java|javascript|js|c|cpp|c\+\+)$", re.IGNORECASE)
 _CODE_LINE = re.compile(r"^(?:def |async def |class |import |from \w[\w.]* import |@\w)", re.MULTILINE)
+_INDENTED = re.compile(r"(?:\n[ \t]+\S.*(?:\n[ \t]*(?=\n))*)+")
 _MAX_BLOCKS = 50  # the last ones; a reply of more loops
 _MAX_INNER_FENCES = 8  # in a docstring, before the one that closes the block
 _MAX_LENGTH = 20_000  # characters of a program that is cut
@@ -94,7 +95,8 @@ def find_program(prompt: str, entry_point: str, reply: str) -> str:
 
     - The last block of code that defines the function, after the prompt's imports and helpers, and the definitions of earlier
       blocks: a later block mends an earlier one. Tests and examples beside the definitions aren't run.
-    - A block, or a reply without blocks, that is the function's body alone follows the prompt, indented or not.
+    - A block, or a reply without blocks, that is the function's body alone follows the prompt, indented or not; between prose its
+      lines are indented.
     - Blocks may be fenced by ``` or ~~~, indented in a list, left open, or hold fences in their docstrings. Without fences the
       code may stand between prose, and what comes after it, or a line that was cut, is dropped.
     - A function of another name, or inside a class or another function, isn't the task's."""
@@ -105,10 +107,11 @@ def find_program(prompt: str, entry_point: str, reply: str) -> str:
     for at in reversed(range(len(blocks))):
         tree = trees[at]
         if tree and entry_point in _names(tree):
-            earlier = [_definitions(tree) for tree in trees[:at] if tree]
-            return "\n\n".join([before, *earlier, _definitions(tree)])
+            return "\n\n".join([before, *(_definitions(tree, entry_point) for tree in trees[: at + 1] if tree)])
     for block in reversed(blocks):
-        for body in (block, " " + block, textwrap.indent(textwrap.dedent(block), "    ")):
+        indented = None if re.search(r"\b(?:def|class) ", block) else _INDENTED.search("\n" + block)  # between prose
+        bodies = block, " " + block, textwrap.indent(textwrap.dedent(block), "    "), indented[0] if indented else ""
+        for body in bodies:
             tree = _parsed(prompt + body)
             if tree and _has_body(tree, entry_point):
                 return prompt + body
@@ -165,26 +168,35 @@ def _names(tree: ast.Module) -> set[str]:
     return names
 
 
-def _definitions(tree: ast.Module) -> str:
-    """Imports, functions, classes, and the values that these use."""
+def _definitions(tree: ast.Module, entry_point: str) -> str:
+    """Imports, functions, classes, and the values that these use with what is done to them; nothing that calls the function."""
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    used = {
-        name.id
-        for node in tree.body
-        if isinstance(node, kept)
-        for name in ast.walk(node)
-        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)
+    used = {entry_point}.union(*(_loaded(node) for node in tree.body if isinstance(node, kept)))
+    values = {name for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) for name in _stored(node)} & used
+    calling = {entry_point, "print", "input"} | {
+        node.name for node in tree.body if isinstance(node, kept[2:]) and entry_point in _loaded(node)
     }
     parts = []
     for node in tree.body:
         wanted = isinstance(node, (*kept, ast.Try))
         if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
-            wanted = bool(names & used) or isinstance(node.value, ast.Lambda)
+            wanted = bool(_stored(node) & used) or isinstance(node.value, ast.Lambda)
+        elif isinstance(node, ast.AugAssign | ast.For | ast.While | ast.If | ast.Expr):
+            names = _loaded(node) | _stored(node)
+            tests = any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
+            wanted = bool(names & values - {entry_point}) and not names & calling and not tests
         if wanted:
             parts.append(ast.unparse(node))
     return "\n\n".join(parts)
+
+
+def _loaded(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+
+
+def _stored(node: ast.AST) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if hasattr(node, "target") else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 
 
 def _has_body(tree: ast.Module, name: str) -> bool:
