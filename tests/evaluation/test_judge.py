@@ -92,7 +92,7 @@ def test_scores_are_kept_with_their_judge_and_what_has_none_is_counted(
     server.reply = lambda body: (
         "Rating: [[4]]" if "A rose" in str(body["messages"]) else "no idea" if "after" in str(body) else "[7]"
     )
-    main(Options(answers, data_path=questions, base_url=server.url))
+    main(Options(answers, data_path=questions, base_url=server.url, parallel=1))
     told = capsys.readouterr().out
     assert told.splitlines()[2].split()[:4] == ["all", "4", "1", "5.000"]
     folder = answers / "judged-by-toy"
@@ -107,7 +107,7 @@ def test_scores_are_kept_with_their_judge_and_what_has_none_is_counted(
     first = server.asked[0]
     assert (first["temperature"], first["max_tokens"]) == (0, 2048)
     assert first["messages"][0] == {"role": "system", "content": "You judge by single-v1."}  # type: ignore[index]
-    assert read_score(answers, "mt_bench") == 5.0
+    assert read_score(answers, "mt_bench") == (5.0, 4)
     assert scores(Run(answers, "toy", "", []))["mt_bench"] == 5.0
 
 

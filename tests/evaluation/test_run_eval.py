@@ -66,8 +66,9 @@ def test_a_label_that_is_neither_option_nor_number_is_named(options: dict[str, o
         main(Options(**options))
 
 
-def test_a_busy_server_is_asked_again(options: dict[str, object], server: Server, tmp_path: Path) -> None:
-    server.failures = [503, 429]
+@pytest.mark.parametrize("statuses", [[503, 429], [520, 529]])
+def test_a_busy_server_is_asked_again(statuses: list[int], options: dict[str, object], server: Server, tmp_path: Path) -> None:
+    server.failures = statuses
     main(Options(**options))
     assert len(server.asked) == 4
     assert read_correct(tmp_path / "out") == [True, False]
@@ -285,6 +286,36 @@ def test_the_originals_result_file_is_written_and_taken_over(
     file.write_text(json.dumps(entries))
     main(Options(**benchmarks | {"output": tmp_path / "again"}, eval_sets=("fs_cothub",), continue_from=file))
     assert len(server.asked) == 5
+
+
+def test_benchmarks_may_be_asked_into_a_folder_one_after_another(benchmarks: dict[str, object], server: Server) -> None:
+    server.reply = "A"
+    main(Options(**benchmarks, eval_sets=("zs",)))
+    main(Options(**benchmarks, eval_sets=("fs_cothub",)))
+    summary = json.loads((Path(str(benchmarks["output"])) / "summary.json").read_text())
+    assert {name: found["n"] for name, found in summary["benchmarks"].items()} == {"fs_cothub/gsm8k": 4, "zs/agieval": 12}
+    main(Options(**benchmarks, eval_sets=("zs",), subset="50%"))
+    summary = json.loads((Path(str(benchmarks["output"])) / "summary.json").read_text())
+    assert {name: found["n"] for name, found in summary["benchmarks"].items()} == {"fs_cothub/gsm8k": 4, "zs/agieval": 6}
+
+
+def test_the_originals_result_file_holds_nothing_of_gpqa(benchmarks: dict[str, object], server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "eval_data" / "zs" / "gpqa" / "diamond.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"question": "secret", "options": ["A", "B"], "label": ["A"], "_metadata": "secret"}\n')
+    server.reply = "The correct answer is A, secret"
+    main(Options(**benchmarks, eval_sets=("zs/gpqa",), output_file=tmp_path / "original.json"))
+    text = (tmp_path / "original.json").read_text()
+    assert "secret" not in text
+    assert json.loads(text)[0]["is_correct"]
+    assert "secret" not in (Path(str(benchmarks["output"])) / "grades.jsonl").read_text()
+
+
+def test_a_sweep_of_a_chat_benchmark_ends_with_answers_for_a_judge(
+    benchmarks: dict[str, object], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(Options(**benchmarks, eval_sets=("mt_bench",), conditions=("Code", "none")))
+    assert capsys.readouterr().out.count("answers for a judge") == 3
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,23 @@ def test_the_cards_table_shows_measured_and_reported_rows(results: Path, capsys:
     main(Options((results,), tasks=True))
     out = capsys.readouterr().out
     line, _ = (line for line in out.splitlines() if line.startswith("toy-7b, GPT4 Correct  "))  # in the card's and Grok's
-    assert line.split()[3:] == ["-", "-", "60.0", "-", "-", "25.0", "-", "-", "-"]
+    assert line.split()[3:] == ["-", "-", "60.0†", "-", "-", "25.0†", "-", "-", "-"]
     (line,) = (
         line for line in out.splitlines() if line.startswith("toy-7b, GPT4 Correct, original's grader") and "60.0" in line
     )
-    assert line.split()[5:] == ["-", "-", "60.0", "-", "-", "100.0", "-", "-", "-"]
+    assert line.split()[5:] == ["-", "-", "60.0†", "-", "-", "100.0†", "-", "-", "-"]
+    assert "\n† toy-7b, GPT4 Correct: a subset of the questions: MMLU 4 of 13,985, AGIEval 10 of 2,546\n" in out
     assert re.search(r"OpenChat-3.5 \* +61.6 +7.81 +47.4", out)
-    assert re.search(r"toy-7b, GPT4 Correct: AGIEval +10 +60.0% \[31.3, 83.2\] +60.0% +10.0% +10.0%", out)
+    assert re.search(r"toy-7b, GPT4 Correct: AGIEval +10 of 2,546 +60.0% \[31.3, 83.2\] +60.0% +10.0% +10.0%", out)
     assert re.search(r"zs/agieval/file +60.0% +20.0%", out)
+
+
+def test_what_was_asked_whole_has_no_dagger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "runs", "", [row("coding/humaneval", i, True) for i in range(164)])
+    main(Options((tmp_path / "runs",)))
+    out = capsys.readouterr().out
+    assert "100.0" in out
+    assert "†" not in out
 
 
 def test_averages_are_the_cards() -> None:
@@ -100,6 +109,40 @@ def test_the_page_says_how_many_questions_it_leaves_out(results: Path, tmp_path:
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "8 questions are left out" in page
     assert "zs/agieval/file: 3 of 10" in page
+
+
+def test_a_reply_is_shown_as_it_is_and_with_what_it_was_taken_as(tmp_path: Path) -> None:
+    reply = "</pre><script>alert(1)</script><img src=x onerror=alert(1)> \ud83d\0 日本語"
+    rows = [row("zs/agieval", 0, True, reply=reply), row("zs/agieval", 1, False, reply="x" * 10**6, answer="<b>", label="'\"<")]
+    write(tmp_path / "runs", "<i>condition</i>", rows)
+    main(Options((tmp_path / "runs",), html=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert len(page) < 50_000
+    assert "992,000 characters left out" in page
+    assert "日本語" in page
+    assert "right, taken as A" in page
+    assert "wrong, taken as &lt;b&gt;" in page
+    assert not any(tag in page for tag in ("<script", "<img", "<b>&lt;", "<i>condition"))
+
+
+def test_runs_without_a_question_in_common_and_of_the_same_name_stand_on_one_page(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(results / "c", "Code", [row("zs/math", 0, True), row("zs/agieval", 99, True)])
+    main(Options((results,), html=tmp_path / "page.html"))
+    out, page = capsys.readouterr().out, (tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in (out, page):
+        assert f"toy-7b, Code [{results / 'b'}]" in text
+        assert f"toy-7b, Code [{results / 'c'}]" in text
+    assert "Differences to the first" in page
+
+
+def test_a_comparison_says_what_it_leaves_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    some = write(results / "c", "none", [row("zs/agieval", i, True) for i in range(8, 13)])
+    compare.main(compare.Options((results / "a", some)))
+    out = capsys.readouterr().out
+    assert re.search(r"toy-7b, none +2  1.000", out)
+    assert "toy-7b, none: left out are questions, 12 that only the first has and 3 that only it has" in out
 
 
 def test_of_gpqa_the_page_shows_figures_alone(tmp_path: Path) -> None:

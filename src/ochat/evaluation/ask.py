@@ -20,7 +20,7 @@ N_TRIES = 6  # at a server that can't be reached; a busy one is asked more often
 N_BUSY_TRIES = 16
 MAX_WAIT = 60.0
 REPEAT = "Replies so far are kept; repeat the command to go on."
-RETRIED = {408, 409, 429, 500, 502, 503, 504}
+RETRIED = {408, 409, 425, 429}  # and whatever says that the fault is the server's
 # What a value of another form than expected raises where it's read.
 _UNEXPECTED = (ValueError, LookupError, TypeError, RecursionError)
 
@@ -218,7 +218,7 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> bytes:
                 if response.status == 400 and b"context length" in answer:
                     raise _TooLong
                 problem = f"{response.status} {_start(answer)}"
-                if response.status not in RETRIED:
+                if response.status not in RETRIED and response.status < 500:
                     raise RefusedError(f"{url} didn't answer a question: {problem}. Check the options.")
                 if response.status in (429, 503):
                     n_tries = N_BUSY_TRIES

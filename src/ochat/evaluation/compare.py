@@ -49,7 +49,7 @@ class Difference:
 
 
 def differences(first: Run, run: Run) -> list[Difference]:
-    """The differences of a run to the first, a benchmark each and then over all of them."""
+    """The differences of a run to the first, a benchmark each and then over all of them; none where they share no question."""
     pairs = _pairs(first, run)
     rows = []
     for benchmark, both in pairs.items():
@@ -72,21 +72,33 @@ def _difference(groups: Sequence[Sequence[tuple[Row, Row]]]) -> Estimate:
 
 
 def _pairs(first: Run, run: Run) -> dict[str, list[tuple[Row, Row]]]:
-    """The rows of both runs for the same question, by benchmark; raises OchatError where they share none."""
+    """The rows of both runs for the same question, by benchmark."""
     old = {(row.place, row.question): row for row in first.rows}
     pairs = {}
     for task_type, rows in run.by(lambda row: row.task_type).items():
         both = [(old[row.place, row.question], row) for row in rows if (row.place, row.question) in old]
         if both:
             pairs[BENCHMARKS[task_type].name] = both
-    if not pairs:
-        raise OchatError(f"{first.folder} and {run.folder} have no question in common. Compare runs of the same benchmarks.")
     return pairs
 
 
+def left_out(first: Run, run: Run) -> str:
+    """How many questions a comparison leaves out since one of the two runs doesn't have them; "" for none."""
+    old, new = ({(row.place, row.question) for row in one.rows} for one in (first, run))
+    parts = [f"{len(old - new):,} that only the first has"] * bool(old - new) + [f"{len(new - old):,} that only it has"] * bool(
+        new - old
+    )
+    return f"left out are questions, {' and '.join(parts)}" if parts else ""
+
+
 def comparison(runs: Sequence[Run]) -> tuple[str, list[dict[str, object]]]:
-    """A table of every run beside the first, and its figures."""
+    """A table of every run beside the first, and its figures. Raises OchatError where one shares no question with the first."""
     compared = [(run, differences(runs[0], run)) for run in runs]
+    for run, rows in compared:
+        if not rows:
+            raise OchatError(
+                f"{runs[0].folder} and {run.folder} have no question in common. Compare runs of the same benchmarks."
+            )
     figures: list[dict[str, object]] = [
         {"folder": str(run.folder), "model": run.model, "condition": run.condition, "rows": [asdict(row) for row in rows]}
         for run, rows in compared
@@ -102,6 +114,7 @@ def comparison(runs: Sequence[Run]) -> tuple[str, list[dict[str, object]]]:
     lines += [
         "",
         f"Each is compared with the first, {runs[0].name}; p is McNemar's, of one comparison. A difference whose interval holds 0 may be chance.",
+        *(f"{run.name}: {left_out(runs[0], run)}" for run in runs[1:] if left_out(runs[0], run)),
     ]
     return "\n".join(lines), figures
 

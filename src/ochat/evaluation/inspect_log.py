@@ -40,7 +40,7 @@ def _log(run: Run, task_type: str, rows: Sequence[Row]) -> "EvalLog":
     now, of = datetime.now(UTC).isoformat(), count(rows)
     samples = []
     for row in rows:
-        message = ChatMessageAssistant(content=row.reply)
+        message = ChatMessageAssistant(content=row.reply.encode("utf-8", "replace").decode())  # it may hold half of a character
         score = Score(
             value="C" if row.correct else "I",
             answer=str(row.answer),

@@ -289,13 +289,14 @@ def table(matches: Sequence[Match], scores: Sequence[float]) -> str:
     return "\n".join(lines)
 
 
-def read_score(folder: Path, kind: str) -> float | None:
-    """The mean score that a run's answers were given; None where no judge, or more than one, gave one."""
+def read_score(folder: Path, kind: str) -> tuple[float, int] | None:
+    """The mean score that a run's answers were given, and how many turns were judged; None where no judge, or more than one, gave
+    one."""
     found = sorted(folder.glob(f"*/{SCORES_FILE.format(kind)}"))
     if len(found) != 1:
         return None
     try:
-        mean = json.loads(found[0].read_text(encoding="utf-8"))["mean"]
-        return None if mean is None else float(mean)
+        scores = json.loads(found[0].read_text(encoding="utf-8"))
+        return None if scores["mean"] is None else (float(scores["mean"]), int(scores["n_judged"]))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise OchatError(f"{found[0]} can't be read ({error!r}). Repeat the `ochat eval judge`.") from error

@@ -79,12 +79,14 @@ class Run:
     model: str
     condition: str
     rows: list[Row]
+    place: str = ""  # its folder, where another run in the same table has the same model and condition
 
     @property
     def name(self) -> str:
         """The model and the condition, as a table's row is headed."""
         control = " (control)" if self.folder.name == CONTROL else ""
-        return f"{self.model}, {self.condition}{control}" if self.condition else self.model
+        place = f" [{self.place}]" if self.place else ""
+        return (f"{self.model}, {self.condition}{control}" if self.condition else self.model) + place
 
     def by(self, key: Callable[[Row], str]) -> dict[str, list[Row]]:
         """The rows by a name; the benchmarks' order is the table's."""
@@ -131,8 +133,7 @@ def make_rows(tasks: Sequence[Task], replies: Sequence[Sequence[Reply]], grades:
             )
             rows.append(row)
             if graded.plus:
-                name = task.task_name.replace(task.task_type, PLUS)
-                rows.append(replace(row, task_type=PLUS, task_name=name, correct=graded.plus.correct, n_tokens=0))
+                rows.append(replace(row, task_type=PLUS, task_name=_plus_name(task), correct=graded.plus.correct, n_tokens=0))
     return rows
 
 
@@ -148,6 +149,18 @@ def write_results(output: Path, config: dict[str, object], rows: Sequence[Row]) 
     write_text(output / GRADES_FILE, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
     run = Run(output, str(config["id"]), str(config["condition"]), list(rows))
     write_json(output / SUMMARY_FILE, config | {"n_questions": len(rows)} | summary(run))
+
+
+def rows_of_others(output: Path, tasks: Sequence[Task]) -> list[Row]:
+    """What a folder holds of other files than these tasks': benchmarks may be asked into it one after another."""
+    if not (output / GRADES_FILE).is_file():
+        return []
+    names = {task.task_name for task in tasks} | {_plus_name(task) for task in tasks}
+    return [row for row in read_run(output).rows if row.task_name not in names]
+
+
+def _plus_name(task: Task) -> str:
+    return task.task_name.replace(task.task_type, PLUS)
 
 
 def summary(run: Run) -> dict[str, object]:
@@ -178,7 +191,9 @@ def read_run(folder: Path) -> Run:
             if rows[-1].task_type not in BENCHMARKS:
                 raise TypeError(f"task type {rows[-1].task_type}")
         except TypeError as error:
-            raise DataError(f"{place}: not a grade of this version ({error}). Repeat the `ochat eval run`.") from error
+            raise DataError(
+                f"{place}: not a grade of this version ({error}). Remove the file and repeat its `ochat eval run`, which asks nothing again."
+            ) from error
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         model = os.path.basename(str(config["root"]).rstrip("/")) or str(config["id"])
@@ -194,7 +209,9 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
     folders = [found.parent for path in paths for found in _sorted(path.rglob(GRADES_FILE))]
     if not folders:
         raise OchatError(f"No results in {', '.join(map(str, paths))}. `ochat eval run` writes them to its --output.")
-    return [read_run(folder) for folder in dict.fromkeys(folders)]
+    runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+    names = [run.name for run in runs]
+    return [replace(run, place=str(run.folder)) if names.count(run.name) > 1 else run for run in runs]
 
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:

@@ -7,11 +7,11 @@ import random
 from collections.abc import Mapping, Sequence
 
 from ochat.evaluation.card import CARD, GROK
-from ochat.evaluation.compare import OVERALL, differences
+from ochat.evaluation.compare import OVERALL, differences, left_out
 from ochat.evaluation.results import Row, Run, count
 from ochat.evaluation.statistics import Estimate
 from ochat.evaluation.tasks import BENCHMARKS, PRIVATE
-from ochat.evaluation.view_results import by_file, card_rows, cells_of, number
+from ochat.evaluation.view_results import by_file, card_rows, cells_of, subset_notes
 from ochat.page import BLACK, COLOURS, caption, legend, one_line, page, section
 
 _STYLE = """<style>
@@ -21,6 +21,7 @@ background: #f4f6f8; padding: .4rem .6rem; border-radius: 4px; max-height: 22rem
 .question { border-left: 3px solid #e4e4e4; padding-left: .8rem; margin: .8rem 0 }
 </style>"""
 _WIDTH, _LEFT, _BAR = 860, 130, 15
+_MAX_SHOWN = 8000  # characters of a reply
 
 
 def results_page(runs: Sequence[Run], n_examples: int) -> str:
@@ -110,10 +111,11 @@ def _table(rows: Sequence[Sequence[str]], marks: Sequence[str] = ()) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:
-    if len(runs) < 2:
+    differing = {run.name: {row.benchmark: row for row in differences(runs[0], run)} for run in runs[1:]}
+    compared = [found for found in differing.values() if found]
+    if not compared:
         return []
-    rows = [["", *(html.escape(run.name) for run in runs[1:])]]
-    compared = [{row.benchmark: row for row in differences(runs[0], run)} for run in runs[1:]]
+    rows = [["", *(html.escape(name) for name, found in differing.items() if found)]]
     for benchmark in dict.fromkeys(name for found in compared for name in found):
         cells = []
         for found in compared:
@@ -132,19 +134,23 @@ def _differences(runs: Sequence[Run]) -> list[str]:
             f"Points above or below {html.escape(runs[0].name)} on the same questions, with the 95 % interval of a paired bootstrap and "
             "McNemar’s p of one comparison. Bold: the interval doesn’t hold 0. Among twenty comparisons one is bold by chance."
         ),
+        *(
+            caption(html.escape(f"{run.name}: {left_out(runs[0], run)}"))
+            for run in runs[1:]
+            if differing[run.name] and left_out(runs[0], run)
+        ),
     ]
 
 
 def _card(runs: Sequence[Run]) -> list[str]:
     parts = []
     for table in (CARD, GROK):
-        rows, marks = [["", "Average", *table.columns.values()]], []
-        for name, reported, average, values in card_rows(table, runs):
-            cells = [number(folder, value) for folder, value in zip(table.columns, values, strict=True)]
-            rows.append([html.escape(name) + (" *" if reported else ""), number("", average), *cells])
-            marks.append("reported" if reported else "")
-        if not all(marks):
-            parts += [_table(rows, marks)]
+        shown = card_rows(table, runs)
+        if not all(row.reported for row in shown):
+            rows = [[html.escape(row.name) + (" *" if row.reported else ""), *row.cells] for row in shown]
+            marks = ["reported" if row.reported else "" for row in shown]
+            parts.append(_table([["", "Average", *table.columns.values()], *rows], marks))
+            parts += [caption(html.escape(note)) for note in subset_notes(table, runs)]
     return (
         [*parts, caption("* As reported by others, not measured here. An average stands only where every column does.")]
         if parts
@@ -156,7 +162,9 @@ def _answered(runs: Sequence[Run]) -> str:
     rows = [["", "questions", "right [95 %]", "original’s grader", "no answer found", "cut by length"]]
     for run in runs:
         for task_type, some in run.by(lambda row: row.task_type).items():
-            rows.append([f"{html.escape(run.name)}: {BENCHMARKS[task_type].name}", *cells_of(count(some))])
+            benchmark = BENCHMARKS[task_type]
+            cells = [benchmark.counted(len(some)), *cells_of(count(some))]
+            rows.append([f"{html.escape(run.name)}: {benchmark.name}", *cells])
     return _table(rows)
 
 
@@ -165,7 +173,7 @@ def _files(runs: Sequence[Run]) -> list[str]:
     for task_type, files in by_file(runs).items():
         rows = [["", "questions", *(html.escape(run.name) for run in runs)]]
         for name, counts in files.items():
-            cells = [cells_of(counts[i])[1] if i in counts else "-" for i in range(len(runs))]
+            cells = [cells_of(counts[i])[0] if i in counts else "-" for i in range(len(runs))]
             rows.append([html.escape(name.removeprefix(f"{task_type}/")), str(next(iter(counts.values())).n), *cells])
         parts.append(f"<details><summary>{BENCHMARKS[task_type].name}: {len(files)} files</summary>{_table(rows)}</details>")
     return parts
@@ -194,21 +202,24 @@ def _question(given: Sequence[tuple[Run, Row]]) -> str:
     first = given[0][1]
     parts = [
         f'<p class="note">question {first.row + 1}, expected {html.escape(str(first.label))}</p>',
-        f"<pre>{html.escape(first.question)}</pre>",
+        f"<pre>{_shortened(first.question)}</pre>",
     ]
     for run, row in given:
         mark = "right" if row.correct else "wrong" if row.found else "none"
-        verdict = (
-            "right"
-            if row.correct
-            else f"wrong: taken as {html.escape(one_line(str(row.answer)))}"
-            if row.found
-            else "no answer found"
-        )
+        taken = "" if isinstance(row.answer, bool) or not row.answer else f", taken as {html.escape(one_line(str(row.answer)))}"
+        verdict = ("right" if row.correct else "wrong") + taken if row.found else "no answer found"
         if row.compatible is not None and row.compatible != row.correct:
             verdict += f"; the original’s grader says {'right' if row.compatible else 'wrong'}"
         verdict += "; cut by its length" if row.cut else ""
         parts.append(
-            f'<p class="note">{html.escape(run.name)}: <b class="{mark}">{verdict}</b></p><pre>{html.escape(row.reply)}</pre>'
+            f'<p class="note">{html.escape(run.name)}: <b class="{mark}">{verdict}</b></p><pre>{_shortened(row.reply)}</pre>'
         )
     return f'<div class="question">{"".join(parts)}</div>'
+
+
+def _shortened(text: str) -> str:
+    """A text in HTML, the middle of a long one left out, as nobody reads a reply that looped; half characters as they can be shown."""
+    if len(text) > _MAX_SHOWN:
+        half = _MAX_SHOWN // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+    return html.escape(text.encode("utf-8", "replace").decode())

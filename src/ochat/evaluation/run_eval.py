@@ -31,9 +31,20 @@ from ochat.evaluation.results import (
     make_rows,
     read_correct,
     read_run,
+    rows_of_others,
     write_results,
 )
-from ochat.evaluation.tasks import BENCHMARKS, CARD_CHAT_TOKENS, CHATS, Task, in_asking_order, own_tasks, read_tasks, subset
+from ochat.evaluation.tasks import (
+    BENCHMARKS,
+    CARD_CHAT_TOKENS,
+    CHATS,
+    PRIVATE,
+    Task,
+    in_asking_order,
+    own_tasks,
+    read_tasks,
+    subset,
+)
 from ochat.files import hold, make_folder, write_json, write_text
 from ochat.processes import end_on_sigterm, free_port, server
 
@@ -139,7 +150,7 @@ def main(options: Options) -> None:
         runs = asyncio.run(_runs(options, tasks, endpoint))
     for run in runs:
         print(told(run))
-    if options.conditions:
+    if options.conditions and runs[0].rows:  # a judge's are compared when it has judged them
         table, differences = comparison(runs)
         write_json(options.folder / "comparison.json", differences)
         print(table)
@@ -249,8 +260,7 @@ async def _run(
         config = model | {"condition": condition}
         keep_to_model(output, config)
         replies, grades = await _replies(options, output, tasks, asked, endpoint)
-        rows = make_rows(tasks, replies, grades)
-        write_results(output, dict(config), rows)
+        write_results(output, dict(config), [*make_rows(tasks, replies, grades), *rows_of_others(output, tasks)])
         for kind in sorted({task.task_type for task in tasks} & set(CHATS)):
             write_answers(output / ANSWERS_FILE.format(kind), model["id"], kind, tasks, replies)
         if options.output_file:
@@ -327,10 +337,16 @@ def _take_over(path: Path, tasks: Sequence[Task], asked: Sequence["Asked"], mode
 
 
 def write_original(path: Path, tasks: Sequence[Task], replies: Sequence[Sequence[Reply]], compat: Compat) -> None:
-    """The result file that the original writes: each question with `response`, `is_matched`, `answer` and `is_correct`."""
+    """The result file that the original writes: each question with `response`, `is_matched`, `answer` and `is_correct`; of GPQA
+    neither question nor reply, which may repeat it."""
     entries = []
     for task, answered in zip(tasks, replies, strict=True):
         entry = task.data | {"task_name": task.task_name, "task_type": task.task_type, "response": answered[-1].text}
+        if task.task_type == PRIVATE:
+            entry = {key: entry[key] for key in ("label", "options", "task_name", "task_type")} | {
+                "question": "",
+                "response": "",
+            }
         if task.task_type in TASK_TYPES:
             graded = check(task.task_type, task.data, answered[-1].text, grader=version(task, compat))
             entry |= {"is_matched": graded.found, "answer": graded.answer, "is_correct": graded.correct}

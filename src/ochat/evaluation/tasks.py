@@ -32,7 +32,12 @@ class Benchmark:
     name: str
     condition: str  # of the model card's run
     max_tokens: int  # enough for a reply that answers; the share that was cut is reported
+    n_questions: int  # of the card's run: fewer are a subset
     stop: tuple[str, ...] = ()  # where a model that goes on with the examples begins the next one
+
+    def counted(self, n: int) -> str:
+        """How many of its questions these are."""
+        return f"{n:,} of {self.n_questions:,}" if n < self.n_questions else f"{n:,}"
 
 
 _NEXT_QUESTION = ("\n\nQ:", "\nQuestion:")
@@ -40,20 +45,20 @@ _NEXT_QUESTION = ("\n\nQ:", "\nQuestion:")
 BENCHMARKS = {
     benchmark.folder: benchmark
     for benchmark in (
-        Benchmark("mt_bench", "MT-Bench", GENERAL, 1024),
-        Benchmark("vicuna_bench", "Vicuna bench", GENERAL, 1024),
-        Benchmark("zs/math", "MATH", MATHEMATICS, 1024),
-        Benchmark("fs_cothub/math", "MATH, 4-shot", MATHEMATICS, 1024, _NEXT_QUESTION),
-        Benchmark("coding/humaneval", "HumanEval", GENERAL, 1024),
-        Benchmark(PLUS, "HumanEval+", GENERAL, 1024),
-        Benchmark(PRIVATE, "GPQA", GENERAL, 1024),
-        Benchmark("fs_cothub/bbh", "BBH CoT", GENERAL, 512, _NEXT_QUESTION),
-        Benchmark("fs_cothub/gsm8k", "GSM8K", MATHEMATICS, 512, _NEXT_QUESTION),
-        Benchmark("fs_cothub/mmlu", "MMLU", GENERAL, 512, _NEXT_QUESTION),
-        Benchmark(OWN, "questions", "", 256),
-        Benchmark("zs/agieval", "AGIEval", GENERAL, 32),
-        Benchmark("zs/bbh_mc_orca", "BBH MC", GENERAL, 32),
-        Benchmark("zs/truthfulqa_orca", "TruthfulQA", GENERAL, 32),
+        Benchmark("mt_bench", "MT-Bench", GENERAL, 1024, 80),
+        Benchmark("vicuna_bench", "Vicuna bench", GENERAL, 1024, 80),
+        Benchmark("zs/math", "MATH", MATHEMATICS, 1024, 5000),
+        Benchmark("fs_cothub/math", "MATH, 4-shot", MATHEMATICS, 1024, 5000, _NEXT_QUESTION),
+        Benchmark("coding/humaneval", "HumanEval", GENERAL, 1024, 164),
+        Benchmark(PLUS, "HumanEval+", GENERAL, 1024, 164),
+        Benchmark(PRIVATE, "GPQA", GENERAL, 1024, 198),
+        Benchmark("fs_cothub/bbh", "BBH CoT", GENERAL, 512, 6511, _NEXT_QUESTION),
+        Benchmark("fs_cothub/gsm8k", "GSM8K", MATHEMATICS, 512, 1319, _NEXT_QUESTION),
+        Benchmark("fs_cothub/mmlu", "MMLU", GENERAL, 512, 13985, _NEXT_QUESTION),
+        Benchmark(OWN, "questions", "", 256, 0),
+        Benchmark("zs/agieval", "AGIEval", GENERAL, 32, 2546),
+        Benchmark("zs/bbh_mc_orca", "BBH MC", GENERAL, 32, 5517),
+        Benchmark("zs/truthfulqa_orca", "TruthfulQA", GENERAL, 32, 684),
     )
 }
 CARD_CHAT_TOKENS = 4096  # what the card's MT-Bench run allowed

@@ -63,25 +63,57 @@ def scores(run: Run, *, original: bool = False) -> dict[str, float | None]:
         share = of.compatible if original else of.accuracy.value
         found[task_type] = None if share is None else 100 * share
     judged = read_score(run.folder, MT_BENCH)
-    return found | ({MT_BENCH: judged} if judged is not None and (found or not original) else {})
+    return found | ({MT_BENCH: judged[0]} if judged and (found or not original) else {})
 
 
-def card_rows(table: Table, runs: Sequence[Run]) -> list[tuple[str, bool, float | None, list[float | None]]]:
-    """The rows of a card's table: name, whether others reported it, average, columns. Runs that have no column of it are left out."""
-    measured = [(run.name, scores(run)) for run in runs]
-    measured += [(f"{run.name}, original's grader", scores(run, original=True)) for run in runs]
+def subsets(run: Run) -> dict[str, str]:
+    """The benchmarks of which a run has a part, and how many of how many."""
+    groups = run.by(lambda row: row.task_type)
+    parts = {folder: BENCHMARKS[folder].counted(len(rows)) for folder, rows in groups.items()}
+    judged, n_turns = read_score(run.folder, MT_BENCH), 2 * BENCHMARKS[MT_BENCH].n_questions
+    if judged and judged[1] < n_turns:
+        parts[MT_BENCH] = f"{judged[1]} of {n_turns} turns"
+    return {folder: part for folder, part in parts.items() if " of " in part}
+
+
+@dataclass(frozen=True)
+class CardRow:
+    """A row of a card's table, its cells as the card writes them; those of a subset have a dagger."""
+
+    name: str
+    reported: bool  # by others
+    cells: list[str]  # the average and the columns
+
+
+def card_rows(table: Table, runs: Sequence[Run]) -> list[CardRow]:
+    """The rows of a card's table. Runs that have no column of it are left out."""
+    measured = [(run.name, scores(run), subsets(run)) for run in runs]
+    measured += [(f"{run.name}, original's grader", scores(run, original=True), subsets(run)) for run in runs]
     rows = []
-    for name, row in measured:
+    for name, row, parts in measured:
         if any(row.get(folder) is not None for folder in table.columns):
-            rows.append((name, False, table.average(row), [row.get(folder) for folder in table.columns]))
+            rows.append(CardRow(name, False, _cells(table, row, parts)))
     for name, row in table.reported_scores().items():
-        rows.append((name, True, table.average(row), list(row.values())))
+        rows.append(CardRow(name, True, _cells(table, row, {})))
     return rows
 
 
-def number(folder: str, value: float | None) -> str:
-    """A score as the card writes it."""
-    return "-" if value is None else f"{value:.2f}" if folder == MT_BENCH else f"{value:.1f}"
+def _cells(table: Table, row: Mapping[str, float | None], parts: Mapping[str, str]) -> list[str]:
+    values = {"": table.average(row)} | {folder: row.get(folder) for folder in table.columns}
+    parts = {"": "", **parts} if any(folder in parts for folder in table.columns) else {}
+    return [
+        "-" if value is None else (f"{value:.2f}" if folder == MT_BENCH else f"{value:.1f}") + "†" * (folder in parts)
+        for folder, value in values.items()
+    ]
+
+
+def subset_notes(table: Table, runs: Sequence[Run]) -> list[str]:
+    """What the daggers of a card's table mean, a line a run."""
+    notes = []
+    for run in runs:
+        parts = [f"{table.columns[folder]} {part}" for folder, part in subsets(run).items() if folder in table.columns]
+        notes += [f"† {run.name}: a subset of the questions: {', '.join(parts)}"] if parts else []
+    return notes
 
 
 def tables(runs: Sequence[Run]) -> list[str]:
@@ -89,27 +121,27 @@ def tables(runs: Sequence[Run]) -> list[str]:
     told = []
     for table in (CARD, GROK):
         rows = card_rows(table, runs)
-        if all(reported for _, reported, _, _ in rows):
+        if all(row.reported for row in rows):
             continue
         lines = [["", "Average", *table.columns.values()]]
-        for name, reported, average, values in rows:
-            cells = [number(folder, value) for folder, value in zip(table.columns, values, strict=True)]
-            lines.append([f"{name} *" if reported else name, number("", average), *cells])
+        lines += [[f"{row.name} *" if row.reported else row.name, *row.cells] for row in rows]
         note = "; MT-Bench from 1 to 10" if MT_BENCH in table.columns else ""
-        told.append(f"{table.title}, in percent{note}\n{aligned(lines)}\n* as reported by others, not measured here")
+        notes = ["* as reported by others, not measured here", *subset_notes(table, runs)]
+        told.append("\n".join([f"{table.title}, in percent{note}", aligned(lines), *notes]))
     lines = [["", "questions", "right [95 %]", "original's", "no answer", "cut"]]
     for run in runs:
         for task_type, some in run.by(lambda row: row.task_type).items():
-            lines.append([f"{run.name}: {BENCHMARKS[task_type].name}", *cells_of(count(some))])
+            benchmark = BENCHMARKS[task_type]
+            lines.append([f"{run.name}: {benchmark.name}", benchmark.counted(len(some)), *cells_of(count(some))])
     return [*told, f"How sure, and how it was answered\n{aligned(lines)}"]
 
 
 def cells_of(of: Count) -> list[str]:
-    """A count as a table's cells."""
+    """How they were answered, as a table's cells."""
     interval = of.accuracy
     original = "-" if of.compatible is None else f"{of.compatible:.1%}"
     right = f"{interval.value:.1%} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-    return [str(of.n), right, original, f"{1 - of.n_found / of.n:.1%}", f"{of.n_cut / of.n:.1%}"]
+    return [right, original, f"{1 - of.n_found / of.n:.1%}", f"{of.n_cut / of.n:.1%}"]
 
 
 def task_tables(runs: Sequence[Run]) -> list[str]:
