@@ -256,12 +256,18 @@ def test_a_busy_server_is_asked_again_after_the_time_that_it_names(benchmarks: d
     assert time.monotonic() - started >= 1.2
 
 
-def test_a_question_that_does_not_fit_is_counted_and_the_rest_goes_on(benchmarks: dict[str, object], server: Server) -> None:
-    long = b"This model's maximum context length is 8 tokens."
-    server.refused = ("3 + 3", long)
+@pytest.mark.parametrize(
+    ("words", "n_cut"),
+    [(b"This model's maximum context length is 8 tokens.", 1), (b'{"error": {"code": "content_filter", "message": "no"}}', 0)],
+)
+def test_a_question_that_a_server_cannot_answer_is_counted_and_the_rest_goes_on(
+    words: bytes, n_cut: int, benchmarks: dict[str, object], server: Server
+) -> None:
+    server.reply = "It is 7."
+    server.refused = ("3 + 3", words)
     main(Options(**benchmarks, eval_sets=("fs_cothub",)))
     summary = json.loads((Path(str(benchmarks["output"])) / "summary.json").read_text())
-    assert (summary["n"], summary["n_cut"]) == (4, 1)
+    assert (summary["n"], summary["n_found"], summary["n_cut"]) == (4, 3, n_cut)
     main(Options(**benchmarks, eval_sets=("fs_cothub",)))
     assert len(server.asked) == 4
 

@@ -1,5 +1,6 @@
 """The questions of a folder: which are asked, how many, and in which order."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,16 @@ def test_a_line_that_is_no_question_is_named(data_path: Path) -> None:
     (data_path / "eval_data/zs/agieval/second.jsonl").write_text('{"question": "?", "label": []}\n{"label": []}\n')
     with pytest.raises(DataError, match=r"second.jsonl:2: not a question of zs/agieval"):
         read_tasks(data_path, [])
+
+
+@pytest.mark.parametrize(("folder", "lacks"), [("coding/humaneval", "base_input"), ("zs/math", "solution")])
+def test_a_question_that_could_not_be_graded_is_named_before_it_is_asked(folder: str, lacks: str, data_path: Path) -> None:
+    file = data_path / "eval_data" / folder / "own.jsonl"
+    file.parent.mkdir(parents=True)
+    known = {"prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    return 1\n", "task_id": "Own/0"}
+    file.write_text(json.dumps({"question": "?", "label": "", "_metadata": known}) + "\n")
+    with pytest.raises(DataError, match=f"own.jsonl:1: not a question of {folder} .*{lacks}"):
+        read_tasks(data_path, [folder])
 
 
 def test_a_subset_takes_its_share_of_each_file_and_the_same_one_again(data_path: Path) -> None:
@@ -89,5 +100,5 @@ def test_every_question_of_the_original_is_read(test_file: Callable[[str], Path]
         "mt_bench": 80,
         "vicuna_bench": 80,
     }
-    assert set(counts) <= set(BENCHMARKS)
+    assert counts == {folder: BENCHMARKS[folder].n_questions for folder in counts}
     assert max(map(len, shown([task for task in tasks if task.task_type == "fs_cothub/gsm8k"]))) < 1500

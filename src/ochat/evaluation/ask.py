@@ -179,8 +179,8 @@ def _so_far(model: str, asked: Asked, journal: Journal) -> tuple[list[Reply], by
 async def _reply(session: aiohttp.ClientSession, url: str, body: bytes) -> Reply:
     try:
         answer = await _post(session, url, body)
-    except _TooLong:
-        return Reply("", TOO_LONG)
+    except _NoReply as finish:
+        return Reply("", str(finish))
     try:
         completion = json.loads(answer)
         choice = completion["choices"][0]
@@ -199,8 +199,8 @@ class RefusedError(OchatError):
     """What was asked is refused as it is, and would be again."""
 
 
-class _TooLong(Exception):
-    """The prompt and the reply don't fit the model's context."""
+class _NoReply(Exception):
+    """The server has no reply to this question, and would have none again; how it finished says why."""
 
 
 async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> bytes:
@@ -216,7 +216,9 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> bytes:
                 if response.status == 200:
                     return answer
                 if response.status == 400 and b"context length" in answer:
-                    raise _TooLong
+                    raise _NoReply(TOO_LONG)
+                if response.status == 400 and b"content_filter" in answer:
+                    raise _NoReply("content_filter")  # as OpenAI calls it where a reply was begun
                 problem = f"{response.status} {_start(answer)}"
                 if response.status not in RETRIED and response.status < 500:
                     raise RefusedError(f"{url} didn't answer a question: {problem}. Check the options.")

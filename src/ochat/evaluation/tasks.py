@@ -13,6 +13,7 @@ from typing import Any
 from ochat.conversation import read_json_lines
 from ochat.errors import DataError, OchatError
 from ochat.evaluation.graders.number import value as number
+from ochat.evaluation.graders.program import NEEDED
 from ochat.questions import read_questions
 
 GENERAL, MATHEMATICS = "GPT4 Correct", "Math Correct"
@@ -123,6 +124,8 @@ def _read(path: Path, name: str) -> list[Task]:
             else:
                 turns, temperature = (str(value["question"]),), 0.0
                 value["label"]
+                for name in NEEDED if task_type.startswith("coding/") else ("solution",) if task_type.endswith("/math") else ():
+                    value["_metadata"][name]
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{place}: not a question of {task_type} ({error!r}). Fetch the file again: ochat eval fetch."

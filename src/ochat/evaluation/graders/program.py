@@ -19,7 +19,7 @@ from ochat.evaluation.graders import program_tests
 from ochat.sandbox import run_tests
 
 SECONDS, MEMORY_MB = 180, 2048  # for all inputs; a hang ends at its input's own limit
-_NEEDED = ("prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
+NEEDED = ("prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
 _FENCE = re.compile(r"^[ \t]*(?P<mark>```|~~~)[ \t]*(?P<language>[\w+-]*)[^\n]*$", re.MULTILINE)
 _OTHER_LANGUAGES = re.compile(r"(?:bash|sh|shell|text|txt|console|output|json|java|javascript|js|c|cpp|c\+\+)$", re.IGNORECASE)
 _CODE_LINE = re.compile(r"^(?:def |async def |class |import |from \w[\w.]* import |@\w)", re.MULTILINE)
@@ -50,7 +50,7 @@ class Runs:
 def grade_program(task: Mapping[str, Any], program: str, *, plus: bool = True, unsandboxed: bool = False) -> Runs:
     """Run a program on the task's inputs; `plus` asks for EvalPlus's too, which only count after its own ones.
     Raises NoTests where the task has none, and OchatError where there's no sandbox."""
-    missing = [name for name in _NEEDED if name not in task]
+    missing = [name for name in NEEDED if name not in task]
     if missing:
         raise NoTests(
             f"{task.get('task_id', 'A question of coding/humaneval')} has no {', '.join(missing)}, so replies can't be run. "
