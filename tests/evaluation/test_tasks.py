@@ -46,6 +46,9 @@ def test_a_question_that_could_not_be_graded_is_named_before_it_is_asked(folder:
     file = data_path / "eval_data" / folder / "own.jsonl"
     file.parent.mkdir(parents=True)
     known = {"prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    return 1\n", "task_id": "Own/0"}
+    whole = known | {"base_input": [], "plus_input": [], "atol": 0, "solution": "\\boxed{5}"}
+    file.write_text(json.dumps({"question": "?", "label": "", "_metadata": whole}) + "\n")
+    assert [task.task_name for task in read_tasks(data_path, [folder])] == [f"{folder}/own"]
     file.write_text(json.dumps({"question": "?", "label": "", "_metadata": known}) + "\n")
     with pytest.raises(DataError, match=f"own.jsonl:1: not a question of {folder} .*{lacks}"):
         read_tasks(data_path, [folder])

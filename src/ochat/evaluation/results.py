@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ochat.conversation import read_json_lines
 from ochat.errors import DataError, OchatError
+from ochat.evaluation.graders.final_answer import boxed
 from ochat.evaluation.grading import Graded
 from ochat.evaluation.journal import TOO_LONG, Reply
 from ochat.evaluation.statistics import Estimate, share
@@ -140,7 +141,10 @@ def make_rows(tasks: Sequence[Task], replies: Sequence[Sequence[Reply]], grades:
 def _target(task: Task) -> object:
     """The right answer for a reader."""
     metadata = task.data.get("_metadata")
-    return metadata.get("solution", metadata.get("task_id")) if isinstance(metadata, dict) else task.data["label"]
+    if not isinstance(metadata, dict):
+        return task.data["label"]
+    solution = metadata.get("solution")
+    return metadata.get("task_id") if solution is None else boxed(solution) or solution
 
 
 def write_results(output: Path, config: dict[str, object], rows: Sequence[Row]) -> None:

@@ -175,7 +175,9 @@ def _files(runs: Sequence[Run]) -> list[str]:
         for name, counts in files.items():
             cells = [cells_of(counts[i])[0] if i in counts else "-" for i in range(len(runs))]
             rows.append([html.escape(name.removeprefix(f"{task_type}/")), str(next(iter(counts.values())).n), *cells])
-        parts.append(f"<details><summary>{BENCHMARKS[task_type].name}: {len(files)} files</summary>{_table(rows)}</details>")
+        parts.append(
+            f"<details><summary>{BENCHMARKS[task_type].name}: {len(files)} file{'s' * (len(files) != 1)}</summary>{_table(rows)}</details>"
+        )
     return parts
 
 

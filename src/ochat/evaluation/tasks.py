@@ -124,8 +124,8 @@ def _read(path: Path, name: str) -> list[Task]:
             else:
                 turns, temperature = (str(value["question"]),), 0.0
                 value["label"]
-                for name in NEEDED if task_type.startswith("coding/") else ("solution",) if task_type.endswith("/math") else ():
-                    value["_metadata"][name]
+                for key in NEEDED if task_type.startswith("coding/") else ("solution",) if task_type.endswith("/math") else ():
+                    value["_metadata"][key]
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{place}: not a question of {task_type} ({error!r}). Fetch the file again: ochat eval fetch."
