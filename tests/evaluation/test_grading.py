@@ -3,7 +3,8 @@
 import pytest
 from sandboxes import needs_sandbox
 
-from ochat.evaluation.grading import grade
+from ochat.evaluation.graders.grade import Grade
+from ochat.evaluation.grading import Graded, grade
 from ochat.evaluation.journal import Reply
 from ochat.evaluation.results import make_rows
 from ochat.evaluation.tasks import PRIVATE, Task
@@ -43,3 +44,9 @@ def test_of_gpqa_neither_question_nor_reply_is_filed_with_its_grade() -> None:
     (row,) = make_rows([task], [[Reply(reply)]], {0: grade(task, reply, "3.6.1")})
     assert row.correct
     assert "secret" not in repr(row)
+
+
+def test_what_is_expected_of_a_reply_to_math_is_the_solutions_answer() -> None:
+    task = Task("zs/math", "zs/math/file", 0, ("?",), {"label": [True], "_metadata": {"solution": "So $x=\\boxed{\\frac12}$."}})
+    no_answer = Graded(Grade("", found=False, correct=False))
+    assert [row.label for row in make_rows([task], [[Reply("")]], {0: no_answer})] == ["\\frac12"]

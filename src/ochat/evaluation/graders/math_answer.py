@@ -54,15 +54,16 @@ _PAIRS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩"}
 def grade_math(solution: str, reply: str) -> Grade:
     """Strict: right where the reply's final answer is that in the box of the solution, as a person would say.
 
-    - The final answer is the last closed box, else the formula or the words after the last phrase that announces it ("The answer
-      is", "Final Answer:"), to the end of that sentence, else in the last line the formula that it concludes with ("so $x=5$", "the
-      minimum is $2$, attained at $x=3$"), the only number of a sentence, or all of it.
+    - The final answer is the last closed box, with those that it is listed with, "\\boxed{2} and \\boxed{3}"; else the formula or the
+      words after the last phrase that announces it ("The answer is", "Final Answer:"), to the end of that sentence; else in the last
+      line the formula that it concludes with ("so $x=5$", "the minimum is $2$, attained at $x=3$"), the only number of a sentence, or
+      all of it.
     - Spaces, sizes of brackets, `\\dfrac`, degrees, percent, currency, units after a number, `x =` before it, full stops and markup
       don't matter.
     - A number must be worked out: 650 isn't `649+1`; `0.5` is `1/2`, and `1 1/2` is `3/2`, but `2/4` is unfinished, and `1.667` isn't
       `5/3`. What isn't a number is equal where its value is: `2^{1/2}` is `\\sqrt{2}`, `(x+1)^2` is `x^2+2x+1`.
     - Tuples, intervals and matrices are compared in order, piece by piece; lists and sets in any order; equations with their sides
-      either way.
+      either way. "1/2 or 0.5" is one answer, "3 or 4" two.
     - Words are compared without regard to case. Text after a new question is not of the reply. No box in the solution: a ValueError."""
     gold = boxed(solution)
     if not gold:
