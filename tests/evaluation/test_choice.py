@@ -15,6 +15,9 @@ QUESTION = Question(question="Which costs the least?", options=("tea", "rice", "
         ("RICE", "rice", True, True),
         ("I guess tea.", "tea", True, False),
         ("rice, no, salt", "salt", True, False),
+        ("The answer is rice, not tea.", "rice", True, True),
+        ("The answer is rice. Tea costs more.", "rice", True, True),
+        ("The answer is clear: 17 is less than 42, so rice.", "rice", True, True),
         ("steamed ricers, salty", "", False, False),  # parts of other words are no answer
         ("", "", False, False),
     ],
@@ -34,3 +37,8 @@ def test_of_two_options_that_end_together_the_longer_is_meant(options: tuple[str
 def test_no_answer_is_never_correct() -> None:
     question = Question.model_construct(question="?", options=("tea",), label=("",))  # past the checks of a file
     assert not grade_choice(question, "rice").correct
+
+
+def test_letters_are_no_words() -> None:
+    question = Question(question="Which?", options=("A", "B"), label=("B",))
+    assert grade_choice(question, "The answer is B, since it's a dog. A cat is smaller.").answer == "B"

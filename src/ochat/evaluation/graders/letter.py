@@ -113,7 +113,7 @@ def _announced(text: str, options: Sequence[str]) -> str:
     stripped = text.strip().strip("*\"'“”$").strip()
     for option in sorted(options, key=len, reverse=True):
         for form in (option, f"({option})", f"`{option}`", f'"{option}"'):
-            if re.match(re.escape(form) + r"[*\"'“”$]*(?:[.,;:!]?\s*$|[.,;:!]\s)", stripped):
+            if re.match(re.escape(form) + r"[*\"'“”$]*(?:[.,;:!]?\s*(?:$|\n\s*\n)|[.,;:!]\s)", stripped):
                 return option
     return ""
 
