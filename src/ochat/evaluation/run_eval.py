@@ -259,8 +259,9 @@ async def _run(
     with hold(output):
         config = model | {"condition": condition}
         keep_to_model(output, config)
+        others = rows_of_others(output, tasks)  # before anything is asked, since they may not be readable
         replies, grades = await _replies(options, output, tasks, asked, endpoint)
-        write_results(output, dict(config), [*make_rows(tasks, replies, grades), *rows_of_others(output, tasks)])
+        write_results(output, dict(config), [*make_rows(tasks, replies, grades), *others])
         for kind in sorted({task.task_type for task in tasks} & set(CHATS)):
             write_answers(output / ANSWERS_FILE.format(kind), model["id"], kind, tasks, replies)
         if options.output_file:
@@ -372,7 +373,7 @@ def write_answers(path: Path, model: str, kind: str, tasks: Sequence[Task], repl
 def told(run: Run) -> str:
     """A run's figures as a table: a line a benchmark."""
     if not run.rows:
-        return f"{run.folder}: answers for a judge, nothing to grade here"
+        return f"{run.folder}: answers for a judge: ochat eval judge {run.folder}"
     width = max(len(BENCHMARKS[task_type].name) for task_type in run.by(lambda row: row.task_type))
     lines = [f"{run.name}:", f"  {'':{width}}  questions  right [95 % interval]    original's  no answer    cut"]
     for task_type, rows in run.by(lambda row: row.task_type).items():
