@@ -41,7 +41,7 @@ _ALL_WRONG = re.compile(
 )
 # "among A through D" names none of them
 _RANGE = re.compile(r"(?<!\w)\(?A\)?(?:\s+(?:through|to)\s+|[-–])\(?[B-Z]\)?(?!\w)")
-_NAME = re.compile(r"\b(?:vitamin|hepatitis|grade|type|class|group|plan|step|figure|point|section|person)\s+$", re.IGNORECASE)
+_NAME = re.compile(r"\b(?:vitamin|hepatitis|blood type|grade|plan|step|figure)\s+$", re.IGNORECASE)
 # "The answer is A. No wait, it's B."
 _REVISED = re.compile(
     r"\b(?:wait|actually|correction|on second thought|I mean|but it is|but it['’]s|no(?=\s*[,.:;!—-]))\b[\s,.:;!*—-]*"
