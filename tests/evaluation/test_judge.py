@@ -10,7 +10,7 @@ from chat_server import Server
 
 from ochat.cli import main as cli
 from ochat.errors import DataError, OchatError
-from ochat.evaluation.judge import Options, main, read_matches, read_score, score
+from ochat.evaluation.judge import Options, answer_files, main, read_matches, read_score, score
 from ochat.evaluation.results import Run
 from ochat.evaluation.view_results import scores
 
@@ -149,6 +149,11 @@ def test_a_missing_reference_is_named(questions: Path, answers: Path) -> None:
     write_rows(questions / "mt_bench/reference_answer/gpt-4.jsonl", [])
     with pytest.raises(DataError, match=r":2: its reference in .*gpt-4.jsonl has no turn 1"):
         read_matches("mt_bench", questions, answers / "mt_bench-answers.jsonl")
+
+
+def test_of_a_sweep_each_conditions_answers_are_judged(answers: Path) -> None:
+    with pytest.raises(OchatError, match=rf"Judge each condition's: ochat eval judge {answers}"):
+        answer_files(answers.parent, "")
 
 
 def test_a_folder_without_answers_is_told_what_to_do(tmp_path: Path) -> None:

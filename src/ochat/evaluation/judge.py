@@ -139,7 +139,13 @@ def answer_files(answers: Path, benchmark: str) -> dict[str, Path]:
     if answers.is_dir():
         files = {kind: path for kind in CHATS if (path := answers / ANSWERS_FILE.format(kind)).is_file()}
         if not files:
-            raise OchatError(f"{answers} holds no answers to judge. Ask for them: ochat eval run --eval-sets mt_bench.")
+            below = next(iter(sorted(answers.glob(f"*/{ANSWERS_FILE.format('*')}"))), None)
+            remedy = (
+                f"Judge each condition's: ochat eval judge {below.parent}"
+                if below
+                else "Ask for them: ochat eval run --eval-sets mt_bench"
+            )
+            raise OchatError(f"{answers} holds no answers to judge. {remedy}.")
         return {kind: path for kind, path in files.items() if benchmark in ("", kind)} or files
     kind = benchmark or next((kind for kind in CHATS if answers.name.startswith(kind)), "")
     if not kind:
