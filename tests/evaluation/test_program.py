@@ -58,6 +58,7 @@ def runs(reply: str, task: dict[str, Any] = HELPED) -> Runs:
         "```python\nQ = 3\nQ += 1\ndef quarter(x): return x / Q\nfor x in range(9): assert quarter(x) == Q\n```",
         f"{BODY}\nIt halves twice.",
         f"Here it is:\n\n{BODY}\nIt halves twice.",
+        "Here it is:\n\n    def fourth(y):\n        return y / 4\n    return fourth(x)\n\nIt divides.",
         "`def quarter(x): return x / 4`",
         f"```python\n{WHOLE}x = 'cut of",
     ],

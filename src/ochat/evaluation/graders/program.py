@@ -109,7 +109,9 @@ def find_program(prompt: str, entry_point: str, reply: str) -> str:
         if tree and entry_point in _names(tree):
             return "\n\n".join([before, *(_definitions(tree, entry_point) for tree in trees[: at + 1] if tree)])
     for block in reversed(blocks):
-        indented = None if re.search(r"\b(?:def|class) ", block) else _INDENTED.search("\n" + block)  # between prose
+        indented = (
+            None if re.search(r"^(?:async )?(?:def|class) ", block, re.MULTILINE) else _INDENTED.search("\n" + block)
+        )  # between prose
         bodies = block, " " + block, textwrap.indent(textwrap.dedent(block), "    "), indented[0] if indented else ""
         for body in bodies:
             tree = _parsed(prompt + body)
