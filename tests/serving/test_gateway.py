@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from ochat.serving import gateway
 from ochat.serving.gateway import Gateway
 
 CHAT = "/v1/chat/completions"
@@ -13,12 +12,21 @@ BODY = b'{"messages": []}'
 Chunks = list[bytes]
 
 
-def call(chunks: Chunks, path: str = CHAT, method: str = "POST", args: dict[str, Any] | None = None, **headers: str) -> Any:
-    """Send a body in chunks through the gateway to an application that answers 200 with the body it read."""
+def call(
+    chunks: Chunks,
+    path: str = CHAT,
+    method: str = "POST",
+    args: dict[str, Any] | None = None,
+    sent: list[Any] | None = None,
+    passed: dict[bytes, bytes] | None = None,
+    **headers: str,
+) -> Any:
+    """Send a body in chunks through the gateway to an application that answers 200 with the body it read. `sent` gets what comes
+    back, and `passed` the headers that the application gets."""
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages[-1]["more_body"] = False
     incoming = iter([*messages, {"type": "http.disconnect"}])
-    sent: list[dict[str, Any]] = []
+    sent = [] if sent is None else sent
 
     async def receive() -> Any:
         return next(incoming)
@@ -28,6 +36,7 @@ def call(chunks: Chunks, path: str = CHAT, method: str = "POST", args: dict[str,
 
     async def echo(scope: Any, receive: Any, send: Any) -> None:
         body = b""
+        (passed if passed is not None else {}).update(scope["headers"])
         if method == "POST":
             message = await receive()
             body = message["body"]
@@ -69,19 +78,6 @@ def test_a_body_is_read_to_a_limit_only() -> None:
         assert "more than 20 bytes" in json.loads(body)["error"]["message"]
 
 
-def test_a_body_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "BODY_SECONDS", 0.01)
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    async def read() -> None:
-        await gateway.read_body({"content-type": "application/json"}, receive, 10)  # type: ignore[arg-type]
-
-    with pytest.raises(gateway.Refusal, match="Send it faster"):
-        asyncio.run(read())
-
-
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""])
 def test_what_a_browser_may_send_without_asking_is_no_request(kind: str) -> None:
     assert call([BODY], **{"content-type": kind})[0] == 415
@@ -103,6 +99,27 @@ def test_what_a_browser_may_send_without_asking_is_no_request(kind: str) -> None
 )
 def test_only_listed_routes_answer(path: str, method: str, status: int) -> None:
     assert call([BODY], path, method)[0] == status
+
+
+def test_pages_of_allowed_origins_can_read_what_is_refused_too() -> None:
+    asked = {"allowed_origins": ["https://app.example"], "allow_credentials": False, "api_key": ["secret"]}
+    for origin, allowed in (("https://app.example", b"https://app.example"), ("https://other.example", None)):
+        for args, expected in ((asked, allowed), ({"api_key": ["secret"]}, None)):
+            sent: list[Any] = []
+            assert call([BODY], args=args, sent=sent, origin=origin)[0] == 401
+            headers = dict(sent[0]["headers"])
+            assert headers.get(b"access-control-allow-origin") == expected
+            assert (headers.get(b"access-control-expose-headers") == b"x-request-id, retry-after") == (
+                "allowed_origins" in args
+            )
+
+
+def test_headers_that_vllm_takes_for_orders_are_not_passed_on() -> None:
+    orders = {"x-vllm-priority": "-9", "x-data-parallel-rank": "1", "x-session-id": "a", "x-request-id": "forged"}
+    passed: dict[bytes, bytes] = {}
+    assert call([BODY], passed=passed, accept="text/event-stream", **orders)[0] == 200
+    assert set(passed) == {b"accept", b"content-type", b"x-request-id"}
+    assert passed[b"x-request-id"] != b"forged"
 
 
 def test_a_websocket_is_closed() -> None:

@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import TypeAdapter
@@ -60,3 +60,19 @@ def test_a_part_that_vllm_does_not_know_is_refused_without_its_insides() -> None
 def test_what_the_template_has_no_place_for_is_refused_by_name(messages: list[dict[str, object]], found: str) -> None:
     with pytest.raises(ValueError, match=found):
         read_messages(messages, "")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "x" * 100_000,
+        {"role": "x" * 100_000, "content": "a"},
+        {"role": "user", "content": 10**4000},
+        {"role": "user", "content": [{"type": "x" * 100_000}]},
+        {"role": "user", "content": "a", "x" * 100_000: 1},
+    ],
+)
+def test_what_a_message_cannot_be_is_not_repeated_whole(message: Any) -> None:
+    with pytest.raises(ValueError, match="messages") as raised:
+        read_messages([message], "Code")
+    assert len(str(raised.value)) < 300

@@ -111,3 +111,13 @@ def test_an_error_in_a_stream_tells_nothing_of_the_inside(error: bytes) -> None:
     sent = passed_on([start("text/event-stream"), body(error, True), body(b"data: [DONE]\n\n")])
     assert b"x.py" not in sent[1]["body"]
     assert json.loads(sent[1]["body"].removeprefix(b"event: error\ndata: "))["request_id"] == "abc"
+
+
+def test_an_error_does_not_repeat_a_long_text_of_the_request() -> None:
+    def error(message: str) -> bytes:
+        return json.dumps({"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}).encode()
+
+    for message, told in (("x" * 100_000, "x" * 1000 + "…"), ("short", "short")):
+        messages = [start("application/json", 400), {"type": "http.response.body", "body": error(message)}]
+        reply = json.loads(passed_on(messages)[1]["body"])
+        assert (reply["error"]["message"], reply["error"]["code"], reply["request_id"]) == (told, 400, "abc")

@@ -104,12 +104,14 @@ def test_without_its_engine_it_ends_within_ten_seconds_with_an_error(own: Starte
     assert "the engine has died" in server.log.read_text()
 
 
-def test_killed_it_has_written_the_usage_of_all_requests_that_had_ended(own: Started) -> None:
+def test_killed_it_has_written_the_usage_of_all_requests_that_had_ended_and_takes_its_engine_with_it(own: Started) -> None:
     server, process = own
+    engine = engine_of(process)
     ids = [server.chat().headers["x-request-id"] for _ in range(20)]
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert {json.loads(line)["id"] for line in server.usage.read_text().splitlines()} >= set(ids[:-1])
+    wait_for(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)  # it would keep the model's memory
 
 
 def test_its_flags_have_an_effect(checkpoint: Path, tmp_path: Path) -> None:

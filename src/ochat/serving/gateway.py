@@ -12,10 +12,12 @@ import secrets
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers, State
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ochat.hub import TOKENIZER_FILES, model_folder
@@ -23,6 +25,7 @@ from ochat.registry import ModelType, detect_model_type, trained_conditions
 from ochat.serving import metering, metrics
 from ochat.serving.conditions import Conditions, server_conditions, take_condition
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
+from ochat.serving.http_head import bound_heads
 from ochat.serving.keys import Key, KeyStore, named_keys
 from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
 from ochat.serving.limits import Limits, too_many
@@ -30,12 +33,14 @@ from ochat.serving.metering import Meter
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
 from ochat.serving.refusal import INTERNAL, Refusal, send_bytes
 from ochat.serving.replies import Reply
-from ochat.serving.request_checks import check_bounds, check_fields, choices, known_fields, parse_body, too_large
+from ochat.serving.request_body import parse_body, read_body, write_body
+from ochat.serving.request_checks import check_bounds, check_fields, choices, known_fields
 from ochat.serving.routes import Route, routes_at
 from ochat.serving.usage_log import RequestLog, UsageLog
 from ochat.serving.work import Work, new_id
 
-BODY_SECONDS = 60  # a client that sends its body slower than this isn't waited for
+# Headers that vLLM gets. It takes others as orders: a priority, an engine's rank, a session, an adapter.
+PASSED_ON = (b"accept", b"content-length", b"content-type", b"host", b"origin", b"traceparent", b"tracestate", b"user-agent")
 
 
 class Gateway:
@@ -61,6 +66,7 @@ class Gateway:
         self.secret = bytes.fromhex(getattr(args, SECRET_ARGUMENT, "") or secrets.token_hex(32))
         self.limits = Limits()
         self.lifecycle = Lifecycle()
+        self.cors = cors_of(args)
         self.in_flight = 0  # replies
         self.max_in_flight = options.max_in_flight
         self.usage_log = UsageLog(options.usage_log) if options.usage_log else None
@@ -78,6 +84,9 @@ class Gateway:
             await self._live(scope, receive, send)
             return
         request_id = new_id()
+        if self.cors and "origin" in Headers(scope=scope):
+            # vLLM puts them on its own replies alone, and a browser keeps an error without them from its page.
+            send = partial(self.cors.send, send=send, request_headers=Headers(scope=scope))
         try:
             await self._answer(scope, receive, Reply(send, request_id), send)
         except Refusal as refusal:
@@ -86,9 +95,10 @@ class Gateway:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["app"].state
         metering.install()
+        bound_heads(state.server.config)
         engine_limit = state.engine_client.vllm_config.scheduler_config.max_num_seqs
         self.max_in_flight = max(1, (self.options.max_in_flight or engine_limit) // self.n_processes)
-        watch = self.lifecycle.watch(state, self._tick)
+        watch = self.lifecycle.watch(state, self._tick, ends_in_time=self.n_processes > 1)
         try:
             await self.app(scope, receive, send)
         finally:
@@ -119,7 +129,7 @@ class Gateway:
         ours = {b"x-request-id": reply.request_id.encode()}
         if key:
             ours[b"authorization"] = f"Bearer {given_key(headers)}".encode("latin-1")
-        scope = {**scope, "headers": [*(pair for pair in scope["headers"] if pair[0] not in ours), *ours.items()]}
+        scope = {**scope, "headers": [*(pair for pair in scope["headers"] if pair[0] in PASSED_ON), *ours.items()]}
         if route.method == "POST":
             await self._serve(scope, receive, Work(route, key, Meter(self._salt(key)), reply))
         elif route.path in ("/health", "/ready", "/v1/conditions"):
@@ -199,11 +209,12 @@ class Gateway:
             self._check_room(more)
             work.choices += more
             self.in_flight += more
+        sent = write_body(request)
         work.user = end_user(request)
         if self.request_log:
             work.request = request
         work.reply.tell_condition(work.condition)
-        return json.dumps(request).encode()
+        return sent
 
     def _record(self, work: Work) -> None:
         """Count and log a request that has ended."""
@@ -233,6 +244,19 @@ class Gateway:
         if key is None or self.options.share_prefix_cache:
             return None
         return hmac.digest(self.secret, key.sha256.encode(), hashlib.sha256)
+
+
+def cors_of(args: Namespace) -> CORSMiddleware | None:
+    """What puts the headers on replies by which browsers show them to pages of other origins, where some are allowed."""
+    if not getattr(args, "allowed_origins", None):
+        return None
+
+    async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        """Only the headers are wanted."""
+
+    return CORSMiddleware(
+        nothing, args.allowed_origins, allow_credentials=args.allow_credentials, expose_headers=("x-request-id", "retry-after")
+    )
 
 
 def served_type(args: Namespace) -> ModelType | None:
@@ -279,30 +303,3 @@ def given_key(headers: Headers) -> str:
     """The key of a request, as OpenAI's clients give it or as Anthropic's do; "" for none."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
     return given if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-
-
-async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises Refusal where it's too long, isn't JSON or comes too slowly."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refusal(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"The body is {kind or 'of no type'!r}. Send JSON, `Content-Type: application/json`.",
-        )
-    length = headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise too_large(max_bytes)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Refusal(HTTPStatus.BAD_REQUEST, "The client has gone.")
-                body += message.get("body", b"")
-                if len(body) > max_bytes:
-                    raise too_large(max_bytes)
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError as error:
-        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"The body took over {BODY_SECONDS} s. Send it faster.") from error

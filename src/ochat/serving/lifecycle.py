@@ -35,15 +35,17 @@ class Lifecycle:
             return _unavailable("The engine has died; the server is ending.")
         return None
 
-    def watch(self, state: Any, tick: Callable[[], None]) -> "asyncio.Task[None]":
-        """Hold the engine's shutdown until requests have ended, and look after it and whatever `tick` does each second."""
+    def watch(self, state: Any, tick: Callable[[], None], ends_in_time: bool = False) -> "asyncio.Task[None]":
+        """Hold the engine's shutdown until requests have ended, and look after it and whatever `tick` does each second.
+
+        With `ends_in_time` the last words come within the time to drain: vLLM kills one of several API processes after it."""
         self._engine = state.engine_client
         loop = asyncio.get_running_loop()
         shutdown = self._engine.shutdown
 
         def drained_shutdown(timeout: float | None = None) -> None:
             if threading.get_ident() != loop_thread:  # where vLLM waits for it; the second call comes from the loop itself
-                self._drain(loop, timeout or 0)
+                self._drain(loop, max(0, (timeout or 0) - (LAST_WORDS_SECONDS if ends_in_time else 0)))
             shutdown(timeout=0)
 
         loop_thread = threading.get_ident()

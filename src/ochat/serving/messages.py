@@ -15,13 +15,14 @@ _SYSTEM_ROLES = ("system", "developer")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 # Fields that don't change what the message says; the last four come with the Responses API's items.
 _FIELDS = ("role", "content", "type", "id", "status", "phase")
+_SHOWN = 100  # characters of what a message can't be, in the error
 
 
 def _text(content: object, place: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, Iterable) or isinstance(content, Mapping):
-        raise ValueError(f"{place}.content is {content!r}. Give a string, or a list of text parts.")
+        raise ValueError(f"{place}.content is {content!r:.{_SHOWN}}. Give a string, or a list of text parts.")
     try:
         parts = list(content)
     except ValidationError as error:  # vLLM compares parts with those that it knows as they are read
@@ -30,7 +31,9 @@ def _text(content: object, place: str) -> str:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if kind not in _TEXT_PARTS:
-            raise ValueError(f"{place}.content has a part of type {kind!r}. This model reads text alone: leave the part out.")
+            raise ValueError(
+                f"{place}.content has a part of type {kind!r:.{_SHOWN}}. This model reads text alone: leave the part out."
+            )
         if not isinstance(part.get("text"), str):
             raise ValueError(f"{place}.content has a text part without a string `text`. Give one.")
         texts.append(part["text"])
@@ -44,13 +47,17 @@ def read_messages(messages: Sequence[Mapping[str, object]], condition: str) -> C
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         if not isinstance(message, Mapping):
-            raise ValueError(f'{place} is {message!r}. Give {{"role": "user", "content": "…"}}.')
+            raise ValueError(f'{place} is {message!r:.{_SHOWN}}. Give {{"role": "user", "content": "…"}}.')
         unknown = [field for field, value in message.items() if value and field not in _FIELDS]
         if unknown:
-            raise ValueError(f"{place} has `{unknown[0]}`, which this model's template has no place for. Leave it out.")
+            raise ValueError(
+                f"{place} has `{unknown[0]:.{_SHOWN}}`, which this model's template has no place for. Leave it out."
+            )
         role = message.get("role")
         if role in _SYSTEM_ROLES and items:
-            raise ValueError(f"{place} has role {role!r} after the conversation began. Put it before the first user message.")
+            raise ValueError(
+                f"{place} has role {role!r:.{_SHOWN}} after the conversation began. Put it before the first user message."
+            )
         text = _text(message.get("content"), place)
         if role in _SYSTEM_ROLES:
             systems.append(text)
@@ -58,7 +65,7 @@ def read_messages(messages: Sequence[Mapping[str, object]], condition: str) -> C
             items.append({"role": role, "content": text})
         else:
             raise ValueError(
-                f"{place} has role {role!r}. This model's template knows user, assistant and, at the start, system."
+                f"{place} has role {role!r:.{_SHOWN}}. This model's template knows user, assistant and, at the start, system."
             )
     if not items:
         raise ValueError("messages has no user message. Give at least one.")

@@ -3,7 +3,10 @@
 vLLM calls `register` in every process that it spawns, through the entry point `vllm.general_plugins`; so this imports next to
 nothing. What we build on isn't a stable interface: `check_hooks` names what a newer vLLM has taken away."""
 
+import multiprocessing
+import os
 import pkgutil
+import threading
 
 from packaging.version import Version
 
@@ -39,6 +42,23 @@ def register() -> None:
     if TOKENIZER_MODE not in RENDERER_REGISTRY.renderers:  # vLLM warns of a second time
         RENDERER_REGISTRY.register(TOKENIZER_MODE, "ochat.serving.renderer", "OpenChatRenderer")
         TokenizerRegistry.register(TOKENIZER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From now on, this process ends when the one that started it has been killed, if it's one of a server's.
+
+    vLLM's engine, whose server was killed, stayed, and with it the model in memory (0.32.0). A pipe from the parent tells; Linux's
+    PR_SET_PDEATHSIG would tell of the end of the thread that started the process, too."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not multiprocessing.current_process().name.startswith(("EngineCore", "ApiServer_")):
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="ochat-end-with-parent").start()
 
 
 def check_version(version: str, allows_untested: bool = False) -> None:

@@ -11,6 +11,7 @@ from starlette.types import Message, Send
 from ochat.serving.refusal import INTERNAL, Refusal
 
 _ERRORS = (b'data: {"error"', b"event: error")  # how vLLM's begin, as OpenAI's and as Anthropic's
+MAX_ERROR_TEXT = 1_000  # characters
 
 
 def with_field(body: bytes, field: bytes) -> bytes:
@@ -22,6 +23,19 @@ def with_field_in_events(chunk: bytes, field: bytes) -> bytes:
     """Whole server-sent events with the field in front of each one's object. JSON has no line breaks inside, so `data: ` at the
     start of a line is never part of a text."""
     return (b"\n" + chunk).replace(b'\ndata: {"', b"\ndata: {" + field + b'"')[1:]
+
+
+def shortened(error: bytes) -> bytes:
+    """An error's JSON without the long texts of the request that vLLM repeats in it."""
+    if len(error) <= MAX_ERROR_TEXT:
+        return error
+    return json.dumps(_shortened(json.loads(error)), separators=(",", ":")).encode()
+
+
+def _shortened(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    return f"{value[:MAX_ERROR_TEXT]}…" if isinstance(value, str) and len(value) > MAX_ERROR_TEXT else value
 
 
 class Reply:
@@ -87,7 +101,7 @@ class Reply:
             # The engine's own words may tell of its inside.
             body = Refusal(HTTPStatus(status), INTERNAL).body(self.request_id)
         elif status >= 400:
-            body = with_field(body, b'"request_id":' + json.dumps(self.request_id).encode() + b",")
+            body = with_field(shortened(body), b'"request_id":' + json.dumps(self.request_id).encode() + b",")
         elif self._field:
             body = with_field(body, self._field)
         headers = MutableHeaders(raw=start["headers"])

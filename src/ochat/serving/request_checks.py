@@ -6,20 +6,25 @@ The known fields are read from vLLM's own request classes, so that a newer vLLM'
 import difflib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
 
 from ochat.serving.gateway_options import GatewayOptions
 from ochat.serving.refusal import Refusal, bad_request
+from ochat.serving.request_body import parse_body
 from ochat.serving.routes import Route
 
 MAX_MESSAGES = 2_000
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1_000  # characters
+MAX_TOKEN_ENTRIES = 1_000
+# Characters of a schema, and of all regexes and grammars in it: the engine compiles those in more than square time, and isn't to be
+# stopped in it; with a regex of a million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
+MAX_SCHEMA_LENGTH = 16_384
+MAX_PATTERN_LENGTH = 1_000
 _CLASSES = {
     "/v1/chat/completions": ("openai.chat_completion.protocol:ChatCompletionRequest",),
     "/v1/completions": ("openai.completion.protocol:CompletionRequest",),
@@ -37,12 +42,14 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "ec_transfer_params": (),
     "enable_response_messages": (),
     "kv_transfer_params": (),
+    "length_penalty": (),  # of a beam search
     "max_tool_calls": (),
     "media_io_kwargs": ({},),
     "mm_payload": (),
     "mm_processor_kwargs": ({},),
     "previous_input_messages": (),
     "previous_response_id": (),
+    "priority": (),  # or each would be first
     "prompt_cache_key": (),
     "prompt_embeds": (),
     "request_id": (),
@@ -53,6 +60,7 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "service_tier": ("default",),
     "session_id": (),
     "store": (False,),
+    "suffix": ("",),
     "thinking_token_budget": (),
     "vllm_xargs": ({},),
 }
@@ -66,22 +74,6 @@ _ASK_NOTHING: dict[str, tuple[object, ...]] = {
     "store": (False,),
 }
 _STREAM_OPTIONS = ("include_usage", "continuous_usage_stats", "include_obfuscation")
-
-
-def parse_body(body: bytes) -> dict[str, Any]:
-    """The body's JSON object. Raises Refusal for anything else."""
-    try:
-        request = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise bad_request(f"The body isn't JSON that can be read ({reason}). Send one JSON object.") from error
-    if not isinstance(request, dict):
-        raise bad_request('The body isn\'t a JSON object. Send one, such as {"messages": […]}.')
-    return request
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} isn't JSON")
 
 
 @cache
@@ -104,14 +96,22 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
             if value in _ASK_NOTHING.get(name, ()):
                 del request[name]
                 continue
-            near = difflib.get_close_matches(name, (*known, "condition"), n=2)
+            near = difflib.get_close_matches(name[:128], (*known, "condition"), n=2)
             hint = f"Did you mean {' or '.join(f'`{field}`' for field in near)}?" if near else "Leave it out."
             raise bad_request(f"`{name[:128]}` isn't honoured by {path}. {hint}", name[:128])
         elif name in _WITHOUT_EFFECT and value != known[name] and value not in _WITHOUT_EFFECT[name]:
             raise bad_request(f"`{name}` has no effect on this server. Leave it out.", name)
+    if path == "/v1/responses" and "prompt" in request:
+        raise bad_request("`prompt`, a stored prompt, has no effect on this server. Send the text in `input`.", "prompt")
     options = request.get("stream_options")
     if isinstance(options, dict) and (unknown := [name for name in options if name not in _STREAM_OPTIONS]):
         raise bad_request(f"`stream_options.{unknown[0][:128]}` isn't honoured. Leave it out.", "stream_options")
+    if request.get("use_beam_search"):
+        raise bad_request(
+            "`use_beam_search` isn't offered: it asks the engine for each token of each beam, past the limits of keys. Ask for "
+            "several replies with `n`.",
+            "use_beam_search",
+        )
     if request.get("tools") or request.get("functions"):
         raise bad_request("`tools` has no place in this model's template: it can't call any. Leave it out.", "tools")
 
@@ -148,6 +148,21 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         listed = stops if isinstance(stops, list) else [stops]
         if len(listed) > MAX_STOPS or any(isinstance(stop, str) and len(stop) > MAX_STOP_LENGTH for stop in listed):
             raise bad_request(f"`{name}` may hold {MAX_STOPS} strings of {MAX_STOP_LENGTH} characters. Send fewer.", name)
+    for name in ("logit_bias", "stop_token_ids"):
+        entries = request.get(name)
+        if isinstance(entries, dict | list) and len(entries) > MAX_TOKEN_ENTRIES:
+            raise bad_request(f"`{name}` has {len(entries)} entries. Send at most {MAX_TOKEN_ENTRIES}.", name)
+    for name in ("response_format", "structured_outputs", "text", "output_config"):
+        if name not in request:
+            continue
+        if len(json.dumps(request[name])) > MAX_SCHEMA_LENGTH:
+            raise bad_request(f"`{name}` has over {MAX_SCHEMA_LENGTH} characters. Send a smaller schema.", name)
+        if sum(map(len, _patterns(request[name]))) > MAX_PATTERN_LENGTH:
+            raise bad_request(
+                f"The regexes and grammars in `{name}` have over {MAX_PATTERN_LENGTH} characters. Send shorter ones.", name
+            )
+    if route.conversation and route.conversation in request and request.get("add_special_tokens"):
+        raise bad_request("`add_special_tokens` has no effect: the template puts them where they belong.", "add_special_tokens")
     max_reply_tokens = options.max_reply_tokens
     if max_reply_tokens is None or not route.max_tokens:
         return
@@ -159,6 +174,21 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         request[route.max_tokens[0]] = max_reply_tokens
 
 
-def too_large(max_bytes: int) -> Refusal:
-    """A refusal of a body that is too long."""
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has more than {max_bytes} bytes. Send less.")
+def _patterns(constraint: object) -> Iterator[str]:
+    """The regexes and grammars in what a reply is held to. Raises Refusal for a string that should be JSON and isn't."""
+    if isinstance(constraint, dict):
+        for name, value in constraint.items():
+            if name in ("pattern", "regex", "grammar", "whitespace_pattern") and isinstance(value, str):
+                yield value
+            elif name in ("json", "structural_tag") and isinstance(value, str):
+                try:
+                    yield from _patterns(parse_body(value))
+                except Refusal as error:
+                    raise bad_request(f"`{name}` isn't a JSON object in a string: {error.message}", name) from error
+            else:
+                if name == "patternProperties" and isinstance(value, dict):
+                    yield from value
+                yield from _patterns(value)
+    elif isinstance(constraint, list):
+        for value in constraint:
+            yield from _patterns(value)

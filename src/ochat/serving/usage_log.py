@@ -31,7 +31,7 @@ class UsageLog:
     def write(self, row: dict[str, object]) -> None:
         """Add a line. A full disk is told once and stops no request."""
         try:
-            os.write(self._file, json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            os.write(self._file, json.dumps(row).encode() + b"\n")  # ASCII: some readers take U+2028 for the line's end
             self._failed = False
         except OSError as error:
             if not self._failed:

@@ -1,0 +1,86 @@
+"""Before a real uvicorn: what is refused before any code of the server's is asked."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+
+from ochat.serving import http_head
+from ochat.serving.http_head import MAX_HEAD_BYTES, bound_heads
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n"
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """Answers once it has the whole body."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def talk(with_server: Talk) -> None:
+    """Run a server with bounds, and talk with it over a connection."""
+
+    async def run() -> None:
+        config = uvicorn.Config(hello, port=0, log_level="critical", http="httptools", lifespan="off")
+        config.load()
+        bound_heads(config)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
+        async with asyncio.timeout(20):
+            await with_server(reader, writer)
+        writer.close()
+        server.should_exit = True
+        await serving
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"), [(b"GET /", b"a"), (REQUEST + b"A: ", b"a"), (REQUEST, b"A: " + b"a" * 60 + b"\r\n")]
+)
+def test_a_head_that_never_ends_is_cut_off(begin: bytes, more: bytes) -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def send() -> None:
+            writer.write(begin)
+            for _ in range(1000):
+                writer.write(more * (MAX_HEAD_BYTES // len(more)))
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await send()
+
+    talk(flood)
+
+
+def test_a_head_that_comes_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_head, "HEAD_SECONDS", 0.05)
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for part in (b"", REQUEST):
+            writer.write(part)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+
+    talk(wait)
+
+
+def test_whole_requests_are_answered_with_long_bodies_and_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b"x" * 4 * MAX_HEAD_BYTES
+        long = b"A: " + b"a" * (MAX_HEAD_BYTES // 2) + b"\r\n"
+        post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for request in (REQUEST + b"\r\n", post + body, REQUEST + long + b"\r\n", post + body, (REQUEST + b"\r\n") * 2):
+            writer.write(request)
+            for _ in range(request.count(b"Host")):
+                assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
+
+    talk(ask)
