@@ -73,6 +73,28 @@ class Server:
         return row
 
 
+def random_model(**shape: int) -> Any:  # transformers' classes have no types
+    """A model of OpenChat 3.5's vocabulary that vLLM can serve on a CPU, whose attention takes no smaller heads."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    given = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 8192, **shape}
+    torch.manual_seed(0)
+    config = MistralConfig(vocab_size=32002, intermediate_size=128, num_hidden_layers=2, head_dim=32, **given)
+    return MistralForCausalLM(config).eval()
+
+
+def random_checkpoint(tokenizer: Path, folder: Path, **shape: int) -> Path:
+    """The folder of such a model, of OpenChat 3.5's type."""
+    import torch
+
+    from ochat.registry import model_type
+    from ochat.training.checkpoint import save_checkpoint
+
+    save_checkpoint(random_model(**shape).to(torch.bfloat16), tokenizer, model_type("openchat_3.5"), folder)
+    return folder
+
+
 def wait_for(holds: Callable[[], bool], seconds: float = 20) -> None:
     """Return when it holds; fail where that takes too long."""
     deadline = time.monotonic() + seconds

@@ -389,6 +389,13 @@ def test_the_log_level_is_the_users_or_else_warnings() -> None:
     assert (given["VLLM_LOGGING_LEVEL"], none["VLLM_LOGGING_LEVEL"]) == ("DEBUG", "WARNING")
 
 
+def test_processes_are_spawned_unless_the_user_says_else() -> None:  # a forked engine has no plugin's watch over its parent
+    given, none = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}, dict[str, str]()
+    prepare_environment(given)
+    prepare_environment(none)
+    assert (given["VLLM_WORKER_MULTIPROC_METHOD"], none["VLLM_WORKER_MULTIPROC_METHOD"]) == ("fork", "spawn")
+
+
 def test_an_unknown_option_without_a_near_name_is_still_named() -> None:
     assert (
         explain("unrecognized arguments: --zzzzzz=1 2", ["--port"])

@@ -121,3 +121,9 @@ def test_an_error_does_not_repeat_a_long_text_of_the_request() -> None:
         messages = [start("application/json", 400), {"type": "http.response.body", "body": error(message)}]
         reply = json.loads(passed_on(messages)[1]["body"])
         assert (reply["error"]["message"], reply["error"]["code"], reply["request_id"]) == (told, 400, "abc")
+
+
+def test_where_vllm_has_no_room_the_client_is_told_when_to_come_again() -> None:
+    for status, told in ((503, b"1"), (400, None)):
+        sent = passed_on([start("application/json", status), {"type": "http.response.body", "body": b'{"error":{}}'}])
+        assert dict(sent[0]["headers"]).get(b"retry-after") == told

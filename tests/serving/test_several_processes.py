@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from live_server import Server, running, wait_for
+from live_server import Server, random_model, running, wait_for
 
 from ochat.registry import model_type
 from ochat.serving.keys import read_keys, write_keys
@@ -21,21 +21,7 @@ USER = [{"role": "user", "content": "Hi"}]
 @pytest.fixture(scope="module")
 def model() -> Any:  # transformers' classes have no types
     """Four heads, so that two workers have two each; float32, so that a sum in another order seldom changes the token."""
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
-    config = MistralConfig(
-        vocab_size=32002,
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=8192,
-    )
-    torch.manual_seed(0)
-    return MistralForCausalLM(config).eval()
+    return random_model(hidden_size=128, num_attention_heads=4, num_key_value_heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +38,7 @@ def several(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("0" * 40)
     options = ["--engine-use-ray", "--worker-use-ray", "--tensor-parallel-size", "2", "--api-server-count", "2"]
-    options += ["--dtype", "float32", "--shutdown-timeout", "20"]
+    options += ["--dtype", "float32", "--shutdown-timeout", "90"]  # which a busy machine needs for 200 tokens
     with running(folder, "openchat/openchat_3.5", *options, HF_HOME=str(folder / "hf")) as started:
         yield started
 
@@ -107,6 +93,17 @@ def test_told_to_stop_several_processes_finish_what_they_have_begun(several: tup
     assert rest[-1] == "data: [DONE]"
     assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
     assert process.wait(40) == 0
+
+
+def test_at_the_limit_each_of_several_processes_cuts_off_what_is_left_with_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    with running(tmp_path, checkpoint, "--api-server-count", "2", "--shutdown-timeout", "8") as (server, process):
+        with server.stream("/v1/chat/completions", messages=USER, max_tokens=8000, ignore_eos=True) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            process.terminate()
+            rest = [line for line in lines if line]
+        assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == 503
+        assert process.wait(40) == 0
 
 
 def test_two_api_processes_end_with_an_error_when_the_engine_dies(checkpoint: Path, tmp_path: Path) -> None:

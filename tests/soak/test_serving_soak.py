@@ -6,27 +6,20 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
-from toys import openchat_tokenizer
-
-from ochat.processes import end_with_parent, free_port
-from ochat.registry import model_type
+from live_server import Server, random_checkpoint, running
 
 SECONDS = int(os.environ.get("OCHAT_SOAK_SECONDS", "1800"))
 WORKERS = 16
-START_SECONDS = 600
 PATIENCE = 180  # seconds; whatever takes longer is stuck
 GROWTH = 1.1  # of memory, from the second quarter's mean to the last's
-MODEL, KEY = "openchat_3.5", "sk-soak"
+MODEL = "openchat_3.5"
 DELIBERATE = (503,)  # no room, or stopping; told with Retry-After
 BAD: tuple[dict[str, object] | bytes, ...] = (
     b"{",
@@ -45,50 +38,11 @@ BAD: tuple[dict[str, object] | bytes, ...] = (
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """Our server on a random model of OpenChat's type: its address and its process's number."""
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
-    from ochat.training.checkpoint import save_checkpoint
-
-    config = MistralConfig(
-        vocab_size=32002,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    config.head_dim = 32
-    tokenizer = openchat_tokenizer(tmp_path / "tokenizer")
-    save_checkpoint(MistralForCausalLM(config).to(torch.bfloat16), tokenizer, model_type(MODEL), tmp_path / "model")
-    port = free_port()
-    words = ["--model", str(tmp_path / "model"), "--port", str(port), "--api-keys", KEY, "--kv-cache-memory-bytes", str(2**26)]
-    command = [sys.executable, "-m", "ochat.serving.openai_api_server", *words, "--max-model-len", "2048"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=partial(end_with_parent, os.getpid())
-        )
-    try:
-        asyncio.run(until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log"))
-        yield f"http://127.0.0.1:{port}", process.pid
-    finally:
-        process.terminate()
-        process.wait(120)
-
-
-async def until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    async with aiohttp.ClientSession() as session:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                async with session.get(f"{url}/health") as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.5)
-    raise AssertionError(log.read_text()[-3000:])
+def server(tmp_path: Path, openchat_folder: Path) -> Iterator[tuple[Server, int]]:
+    """Our server on a random model, and its process's number."""
+    checkpoint = random_checkpoint(openchat_folder, tmp_path / MODEL)
+    with running(tmp_path, checkpoint, "--max-model-len", "2048") as (started, process):
+        yield started, process.pid
 
 
 def memory_of(root: int) -> int:
@@ -139,18 +93,18 @@ async def one_request(session: aiohttp.ClientSession, url: str, draw: random.Ran
             return kind, response.status
 
 
-async def soak(url: str, pid: int) -> tuple[Counter[tuple[str, int]], list[int], float]:
+async def soak(server: Server, pid: int) -> tuple[Counter[tuple[str, int]], list[int], float]:
     """What was asked and got how often, the memory every few seconds, and seconds of a short request at the end."""
     counts: Counter[tuple[str, int]] = Counter()
     memory: list[int] = []
     until = time.monotonic() + SECONDS
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}, connector=connector) as session:
+    async with aiohttp.ClientSession(headers=server.headers(), connector=connector) as session:
 
         async def work(number: int) -> None:
             draw = random.Random(number)
             while time.monotonic() < until:
-                counts[await one_request(session, url, draw)] += 1
+                counts[await one_request(session, server.url, draw)] += 1
 
         async def watch() -> None:
             while time.monotonic() < until:
@@ -162,7 +116,7 @@ async def soak(url: str, pid: int) -> tuple[Counter[tuple[str, int]], list[int],
             for number in range(WORKERS):
                 group.create_task(work(number))
         started = time.monotonic()
-        for kind, status in [await plain(session, url) for _ in range(WORKERS)]:
+        for kind, status in [await plain(session, server.url) for _ in range(WORKERS)]:
             counts[kind, status] += 1
         return counts, memory, (time.monotonic() - started) / WORKERS
 
@@ -175,7 +129,7 @@ async def plain(session: aiohttp.ClientSession, url: str) -> tuple[str, int]:
 
 
 @pytest.mark.soak
-def test_memory_stays_flat_and_nothing_is_stuck_under_mixed_work(server: tuple[str, int]) -> None:
+def test_memory_stays_flat_and_nothing_is_stuck_under_mixed_work(server: tuple[Server, int]) -> None:
     counts, memory, seconds = asyncio.run(soak(*server))
     quarter = len(memory) // 4
     before, after = (sum(part) / len(part) for part in (memory[quarter : 2 * quarter], memory[3 * quarter :]))

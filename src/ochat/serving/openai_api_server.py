@@ -12,6 +12,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from ochat.errors import ModelError, OchatError, require
@@ -61,6 +62,7 @@ def prepare_environment(environ: MutableMapping[str, str]) -> None:
     if plugins is not None and "ochat" not in plugins.split(","):
         environ["VLLM_PLUGINS"] = ",".join(filter(None, (plugins, "ochat")))
     environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # as vLLM's own command does
 
 
 def check_model(argv: list[str]) -> None:
@@ -82,9 +84,17 @@ def check_model(argv: list[str]) -> None:
         find_model(given.model, model_tag, given.tokenizer, given.model_type or "", patterns=TOKENIZER_FILES)
 
 
+def cli_args() -> ModuleType:
+    """vLLM's module of arguments, where 0.33 has it or where 0.32 has."""
+    try:
+        from vllm.entrypoints.common import cli_args as found
+    except ImportError:
+        from vllm.entrypoints.launchers import cli_args as found
+    return found
+
+
 def make_parser() -> "FlexibleArgumentParser":
     """vLLM's parser with our defaults and our few options."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.platforms import current_platform
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -92,7 +102,7 @@ def make_parser() -> "FlexibleArgumentParser":
         def error(self, message: str) -> NoReturn:
             raise OchatError(explain(message, self._option_string_actions))
 
-    parser = make_arg_parser(Parser(prog="ochat serve", usage=USAGE, description=DESCRIPTION, allow_abbrev=False))
+    parser = cli_args().make_arg_parser(Parser(prog="ochat serve", usage=USAGE, description=DESCRIPTION, allow_abbrev=False))
     ours = parser.add_argument_group("ochat", "Options of ochat; all others are vLLM's.")
     ours.add_argument("--model-type", default="", help="the model type, where the model's openchat.json doesn't tell it")
     ours.add_argument("--allow-untested-vllm", action="store_true", help="serve with a vLLM that ochat wasn't tested with")
@@ -303,17 +313,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def start(args: Namespace) -> None:
     """Serve with these arguments until told to stop."""
-    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.platforms import current_platform
 
-    cli_env_setup()
     if current_platform.is_cpu():
         print(fit_to_cpu(args, os.environ), flush=True)
     configure_logging_from_args(args)
     try:
-        validate_parsed_serve_args(args)
+        cli_args().validate_parsed_serve_args(args)
     except (ValueError, TypeError) as error:
         raise OchatError(f"{error}. All options: ochat serve --help=all") from error
     try:

@@ -16,7 +16,7 @@ TOKENIZER_MODE = "openchat"
 # The launcher leaves the model type in vLLM's `additional_config` under this key.
 MODEL_TYPE_KEY = "ochat_model_type"
 
-# All that we replace or override in vLLM, as of 0.32.0; what we merely import fails by itself when it's gone.
+# All that we replace or override in vLLM, and what has moved, its newer place first.
 HOOKS = (
     "vllm.renderers.registry:RENDERER_REGISTRY.register",
     "vllm.tokenizers.registry:TokenizerRegistry.register",
@@ -30,7 +30,7 @@ HOOKS = (
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown",
     "vllm.v1.engine.async_llm:AsyncLLM.errored",
     "vllm.entrypoints.launchers.api_server.entry:run_server",
-    "vllm.entrypoints.launchers.cli_args:make_arg_parser",
+    "vllm.entrypoints.common.cli_args:make_arg_parser or vllm.entrypoints.launchers.cli_args:make_arg_parser",
 )
 
 
@@ -65,17 +65,23 @@ def check_version(version: str, allows_untested: bool = False) -> None:
     """Raise OchatError for a vLLM that serving wasn't tested with, unless that is allowed: the hooks may be there and do another
     thing."""
     if not (allows_untested or (0, 32) <= Version(version).release[:2] < (0, 34)):
-        hooks = ", ".join(hook.partition(":")[2] for hook in HOOKS)
+        hooks = ", ".join(hook.rpartition(":")[2] for hook in HOOKS)
         raise OchatError(
-            f"vLLM {version} isn't tested with ochat; 0.32 and 0.33 are. These may have changed: {hooks}. Install one of the two, or "
-            "pass --allow-untested-vllm and run the tests of serving."
+            f"vLLM {version} isn't tested with ochat, which is made for 0.32 and 0.33. These may have changed: {hooks}. Install one "
+            "of the two, or pass --allow-untested-vllm and run the tests of serving."
         )
 
 
 def check_hooks(hooks: tuple[str, ...] = HOOKS) -> None:
     """Raise OchatError, naming it, where this vLLM lacks something that we hook into."""
     for hook in hooks:
-        try:
-            pkgutil.resolve_name(hook)
-        except (ImportError, AttributeError) as error:
-            raise OchatError(f"This vLLM has no {hook}, which serving needs ({error}). Install vLLM 0.32 or 0.33.") from error
+        for place in hook.split(" or "):
+            try:
+                pkgutil.resolve_name(place)
+                break
+            except (ImportError, AttributeError) as error:
+                problem = error
+        else:
+            raise OchatError(
+                f"This vLLM has no {hook}, which serving needs ({problem}). Install vLLM 0.32 or 0.33."
+            ) from problem

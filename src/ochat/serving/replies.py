@@ -69,6 +69,8 @@ class Reply:
                 headers["cache-control"] = "no-cache"
                 headers["x-accel-buffering"] = "no"  # nginx would hold events back
             headers["x-request-id"] = self.request_id
+            if self.status == HTTPStatus.SERVICE_UNAVAILABLE:  # vLLM's own bound of its queue
+                headers.setdefault("retry-after", "1")
             if kind.startswith("application/json"):
                 self._start = message
             else:

@@ -1,0 +1,57 @@
+"""Whether the sources of another vLLM have all that serving builds on and imports, without installing it:
+
+pip download --no-deps vllm==0.33.0 && unzip -q vllm-0.33.0-*.whl -d other
+OCHAT_OTHER_VLLM=other pytest tests/serving/test_other_vllm.py"""
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import ochat
+from ochat.serving.plugin import HOOKS
+from ochat.serving.request_checks import _CLASSES
+
+OTHER = os.environ.get("OCHAT_OTHER_VLLM", "")
+SERVING = Path(ochat.__path__[0]) / "serving"
+
+
+def built_on() -> Iterator[str]:
+    """`module:name` of all that we need; what has moved, in either place."""
+    yield from HOOKS
+    for classes in _CLASSES.values():
+        yield from (f"vllm.entrypoints.{place}" for place in classes)
+    for path in SERVING.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllm."):
+                yield from (f"{node.module}:{name.name}" for name in node.names if name.name != "cli_args")
+
+
+def is_in(sources: Path, place: str) -> bool:
+    """Whether the module or package names it."""
+    module, _, names = place.partition(":")
+    path = sources.joinpath(*module.split("."))
+    files = [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else list(path.glob("*.py"))
+    text = "\n".join(file.read_text() for file in files)
+    return all(
+        re.search(rf"^\s*(async def|def|class)? ?{name}\b|import {name}\b", text, re.MULTILINE) for name in names.split(".")
+    )
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["installed", "other"])
+def test_its_sources_have_all_that_serving_builds_on(installed: bool) -> None:
+    spec = find_spec("vllm")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    sources = Path(spec.submodule_search_locations[0]).parent if installed else Path(OTHER)
+    if not installed and not OTHER:
+        pytest.skip("OCHAT_OTHER_VLLM names no folder of sources")
+    places = sorted(set(built_on()))
+    assert len(places) > 30
+    gone = [place for place in places if not any(is_in(sources, one) for one in place.split(" or "))]
+    assert gone == []
+    assert not is_in(sources, "vllm.v1.engine.async_llm:AsyncLLM.no_such_thing")
