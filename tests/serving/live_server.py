@@ -134,7 +134,7 @@ def running(
     """A server of its own with a file of keys and a usage log; it's ended when the caller is done."""
     keys = folder / "keys.json"
     key = make_key()
-    write_keys(keys, [Key(name="tests", sha256=hashed(key))])
+    write_keys(keys, [Key(name="tests", sha256=hashed(key), metrics=True)])
     port = free_port()
     server = Server(f"http://localhost:{port}", folder / "log", keys, folder / "usage.jsonl", key)
     command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(checkpoint), "--port", str(port)]

@@ -18,7 +18,8 @@ def create(file: Path, name: str, capsys: pytest.CaptureFixture[str], *options: 
 def test_a_key_is_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "keys.json"
     first = create(file, "ada", capsys, "--requests-per-minute", "5", "--conditions", "Code", "GPT3")
-    second = create(file, "bob", capsys)
+    second = create(file, "bob", capsys, "--metrics")
+    assert [key.metrics for key in read_keys(file)] == [False, True]
     assert first != second
     assert len(first) > 50
     store = KeyStore(path=file)
@@ -28,6 +29,7 @@ def test_a_key_is_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
     listed = capsys.readouterr().out.splitlines()
     assert listed[0].startswith("ada  created: ")
     assert listed[0].endswith("requests/min: 5  conditions: Code, GPT3")
+    assert listed[1].endswith("metrics: yes")
     main(["keys", "revoke", "ada", "--file", str(file)])
     assert [key.name for key in read_keys(file)] == ["bob"]
 

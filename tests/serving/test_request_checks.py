@@ -37,6 +37,7 @@ def test_choices_are_counted_over_prompts(request_: dict[str, Any], expected: in
         ({"max_tokens": "101"}, "`max_tokens` is '101'. Give a whole number."),
         ({"bad_words": ["x"] * 17}, "`bad_words` may hold 16"),
         ({"messages": [{}] * 2001}, "`messages` has 2001 entries"),
+        ({"model": "x" * 1001}, "`model` has over 1000 characters"),
         ({"stop": ["x"] * 17}, "`stop` may hold 16"),
         ({"logit_bias": {str(id): 1 for id in range(1001)}}, "`logit_bias` has 1001 entries. Send at most 1000"),
         ({"stop_token_ids": [5] * 1001}, "`stop_token_ids` has 1001 entries"),

@@ -34,6 +34,7 @@ def test_the_health_checks_need_no_key_and_nothing_else_answers_without_one(serv
         assert server.get(path, key="").status_code == 401
         assert server.get(path, key="wrong").status_code == 401
         assert server.get(path).status_code == 200
+    assert server.get("/metrics", server.add_key("curious")).status_code == 403  # it tells of all keys
     before = metrics(server, "ochat_unauthorized_total")
     assert server.chat(key="wrong").status_code == 401
     assert metrics(server, "ochat_unauthorized_total") == before + 1

@@ -124,6 +124,11 @@ class Gateway:
             await self.app(scope, receive, send)
             return
         key = None if route.is_open or self.keys.is_empty else self._key(headers)
+        if route.path == "/metrics" and key and not key.metrics:
+            raise Refusal(
+                HTTPStatus.FORBIDDEN,
+                "This key may not read the metrics, which tell of all keys. Make one that may: ochat keys create NAME --metrics",
+            )
         # vLLM names its reply after x-request-id, so a client's own could be another client's. Plain vLLM asks for the key again, and
         # doesn't read it where Anthropic's clients give it.
         ours = {b"x-request-id": reply.request_id.encode()}

@@ -34,6 +34,7 @@ class Key(BaseModel):
     concurrent: Limit | None = None
     conditions: tuple[str, ...] = ()
     default_condition: str = ""
+    metrics: bool = False  # /metrics tells every key's name and use
 
     @property
     def has_limits(self) -> bool:
@@ -57,8 +58,8 @@ def make_key() -> str:
 
 
 def named_keys(keys: Iterable[str]) -> tuple[Key, ...]:
-    """Keys given as text, by their place: key-1, key-2 …"""
-    return tuple(Key(name=f"key-{number}", sha256=hashed(key)) for number, key in enumerate(keys, start=1))
+    """Keys given as text, by their place: key-1, key-2 … They have no owners but the server's."""
+    return tuple(Key(name=f"key-{number}", sha256=hashed(key), metrics=True) for number, key in enumerate(keys, start=1))
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

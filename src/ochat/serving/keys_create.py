@@ -29,6 +29,8 @@ class Options:
     """the conditions that it may ask under, instead of the server's"""
     default_condition: str = ""
     """the condition of its requests that name none"""
+    metrics: bool = False
+    """let it read /metrics, which tells every key's name and use"""
 
 
 def main(options: Options) -> None:
@@ -47,6 +49,7 @@ def main(options: Options) -> None:
             concurrent=options.concurrent,
             conditions=options.conditions,
             default_condition=options.default_condition,
+            metrics=options.metrics,
         )
     except ValueError as error:
         raise OchatError(

@@ -23,6 +23,7 @@ def describe(key: Key) -> str:
         "at once": key.concurrent,
         "conditions": ", ".join(key.conditions),
         "default": key.default_condition,
+        "metrics": "yes" if key.metrics else "",
     }
     return "  ".join([key.name, *(f"{name}: {value}" for name, value in told.items() if value)])
 

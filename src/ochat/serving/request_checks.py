@@ -21,6 +21,7 @@ MAX_MESSAGES = 2_000
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1_000  # characters
 MAX_TOKEN_ENTRIES = 1_000
+MAX_MODEL_LENGTH = 1_000  # characters; vLLM logs a name that it doesn't know
 # Characters of a schema, and of all regexes and grammars in it: the engine compiles those in more than square time, and isn't to be
 # stopped in it; with a regex of a million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
 MAX_SCHEMA_LENGTH = 16_384
@@ -138,6 +139,8 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         raise bad_request(
             f"The request asks for {choices(request)} replies. Ask for at most {options.max_choices} at a time.", "n"
         )
+    if len(str(request.get("model"))) > MAX_MODEL_LENGTH:
+        raise bad_request(f"`model` has over {MAX_MODEL_LENGTH} characters. Ask /v1/models for the names.", "model")
     messages = request.get(route.conversation) if route.conversation else None
     if isinstance(messages, list) and len(messages) > MAX_MESSAGES:
         raise bad_request(
