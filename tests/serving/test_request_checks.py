@@ -4,7 +4,7 @@ import pytest
 
 from ochat.serving.gateway_options import GatewayOptions
 from ochat.serving.refusal import Refusal
-from ochat.serving.request_checks import check_bounds, check_fields, choices
+from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to
 from ochat.serving.routes import routes_at
 
 CHAT = routes_at("/v1/chat/completions")["POST"]
@@ -106,3 +106,21 @@ def test_what_asks_for_nothing_passes() -> None:
 def test_a_stored_prompt_of_the_responses_api_is_refused() -> None:
     with pytest.raises(Refusal, match="Send the text in `input`"):
         check_fields("/v1/responses", {"prompt": {"id": "x"}}, {"prompt": None})
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config"),
+        ({"output_config": {"effort": "low"}}, None),
+        ({"text": {"format": {"type": "text"}}}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": "text", "structured_outputs": None}, None),
+        ({}, None),
+    ],
+)
+def test_what_holds_a_reply_to_a_schema_is_known(request_: dict[str, Any], field: str | None) -> None:
+    assert held_to(request_) == field

@@ -86,6 +86,18 @@ def test_errors_have_openais_form_and_the_requests_id(server: Server) -> None:
         assert not re.search(r"Traceback|site-packages|/work|/tmp", response.text)
 
 
+@pytest.mark.parametrize("constraint", [{"grammar": "root ::= root"}, {"json": {"$ref": "#"}}, {"regex": "(?R)"}])
+def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constraint: dict[str, Any], server: Server) -> None:
+    refused = server.chat(structured_outputs=constraint)
+    assert refused.status_code == 400
+    assert "can't hold a reply to this `structured_outputs`" in refused.json()["error"]["message"]
+    row = server.usage_of(refused.headers["x-request-id"])
+    assert (row["outcome"], row["status"]) == ("refused", 400)
+    with server.stream("/v1/chat/completions", messages=USER, structured_outputs=constraint) as stream:
+        event = next(line for line in stream.iter_lines() if line.startswith("data: "))
+    assert json.loads(event.removeprefix("data: "))["error"]["code"] == 400
+
+
 def test_no_address_in_a_request_is_fetched(server: Server) -> None:
     with socket.create_server(("localhost", 0)) as listener:
         listener.settimeout(1)

@@ -31,10 +31,10 @@ from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
 from ochat.serving.limits import Limits, too_many
 from ochat.serving.metering import Meter
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
-from ochat.serving.refusal import INTERNAL, Refusal, send_bytes
+from ochat.serving.refusal import INTERNAL, Refusal, bad_request, send_bytes
 from ochat.serving.replies import Reply
 from ochat.serving.request_body import parse_body, read_body, write_body
-from ochat.serving.request_checks import check_bounds, check_fields, choices, known_fields
+from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to, known_fields
 from ochat.serving.routes import Route, routes_at
 from ochat.serving.usage_log import RequestLog, UsageLog
 from ochat.serving.work import Work, new_id
@@ -215,11 +215,19 @@ class Gateway:
             work.choices += more
             self.in_flight += more
         sent = write_body(request)
+        if constraint := held_to(request):
+            work.reply.blames = partial(self._blame, constraint)
         work.user = end_user(request)
         if self.request_log:
             work.request = request
         work.reply.tell_condition(work.condition)
         return sent
+
+    def _blame(self, name: str) -> Refusal | None:
+        """What to tell of a reply that the engine failed to hold to this field, which vLLM calls an error of its own (0.32.0)."""
+        if self.lifecycle.refusal():
+            return None
+        return bad_request(f"The engine can't hold a reply to this `{name}`. Send a simpler schema, regex or grammar.", name)
 
     def _record(self, work: Work) -> None:
         """Count and log a request that has ended."""

@@ -3,6 +3,7 @@
 The bytes of a reply are never parsed: a field is put in front of the first one, in an object or in each event of a stream."""
 
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
@@ -52,6 +53,7 @@ class Reply:
         self.is_closed = False
         self.is_cut = False
         self.has_failed = False  # in the middle of a stream, whose status had been 200
+        self.blames: Callable[[], Refusal | None] = lambda: None  # what the request is told where the engine fails at it
 
     def tell_condition(self, condition: str) -> None:
         """Put the condition into the reply."""
@@ -87,6 +89,9 @@ class Reply:
     def _events(self, chunk: bytes) -> bytes:
         """A stream's events with the field in front, and vLLM's error, which tells of its inside, in our words."""
         if chunk.startswith(_ERRORS):
+            if blame := self.blames():
+                self.status = blame.status.value
+                return self._event(blame)
             self.has_failed = True
             return self._event(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
         return with_field_in_events(chunk, self._field) if self._field else chunk
@@ -101,7 +106,9 @@ class Reply:
         status = start["status"]
         if status >= 500 and status != HTTPStatus.SERVICE_UNAVAILABLE:
             # The engine's own words may tell of its inside.
-            body = Refusal(HTTPStatus(status), INTERNAL).body(self.request_id)
+            refusal = self.blames() or Refusal(HTTPStatus(status), INTERNAL)
+            self.status = start["status"] = refusal.status.value
+            body = refusal.body(self.request_id)
         elif status >= 400:
             body = with_field(shortened(body), b'"request_id":' + json.dumps(self.request_id).encode() + b",")
         elif self._field:

@@ -26,6 +26,7 @@ MAX_MODEL_LENGTH = 1_000  # characters; vLLM logs a name that it doesn't know
 # stopped in it; with a regex of a million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
 MAX_SCHEMA_LENGTH = 16_384
 MAX_PATTERN_LENGTH = 1_000
+_CONSTRAINTS = ("response_format", "structured_outputs", "text", "output_config")  # what a reply is held to
 _CLASSES = {
     "/v1/chat/completions": ("openai.chat_completion.protocol:ChatCompletionRequest",),
     "/v1/completions": ("openai.completion.protocol:CompletionRequest",),
@@ -155,7 +156,7 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         entries = request.get(name)
         if isinstance(entries, dict | list) and len(entries) > MAX_TOKEN_ENTRIES:
             raise bad_request(f"`{name}` has {len(entries)} entries. Send at most {MAX_TOKEN_ENTRIES}.", name)
-    for name in ("response_format", "structured_outputs", "text", "output_config"):
+    for name in _CONSTRAINTS:
         if name not in request:
             continue
         if len(json.dumps(request[name])) > MAX_SCHEMA_LENGTH:
@@ -175,6 +176,17 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
             raise bad_request(f"`{name}` is {tokens}. Ask for at most {max_reply_tokens} tokens.", name)
     if not given:
         request[route.max_tokens[0]] = max_reply_tokens
+
+
+def held_to(request: Mapping[str, Any]) -> str | None:
+    """The field that holds the reply to a schema, regex or grammar, if one does."""
+    for name in _CONSTRAINTS:
+        value = request.get(name)
+        form = value.get("format", value) if isinstance(value, dict) else None
+        plain = not isinstance(form, dict) or form.get("type") not in ("json_object", "json_schema", "structural_tag")
+        if value and (name == "structured_outputs" or not plain):
+            return name
+    return None
 
 
 def _patterns(constraint: object) -> Iterator[str]:
