@@ -94,8 +94,10 @@ def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constrain
     row = server.usage_of(refused.headers["x-request-id"])
     assert (row["outcome"], row["status"]) == ("refused", 400)
     with server.stream("/v1/chat/completions", messages=USER, structured_outputs=constraint) as stream:
-        event = next(line for line in stream.iter_lines() if line.startswith("data: "))
-    assert json.loads(event.removeprefix("data: "))["error"]["code"] == 400
+        errors = [
+            json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith('data: {"request_id"')
+        ]
+    assert [event["error"]["code"] for event in errors] == [400]
 
 
 def test_no_address_in_a_request_is_fetched(server: Server) -> None:
