@@ -72,7 +72,15 @@ def test_a_request_within_bounds_passes_and_one_without_a_length_gets_the_bound(
 
 
 KNOWN = {"temperature": None, "stream": False, "stream_options": None, "tools": None, "store": True, "mm_payload": "tensors"}
-KNOWN |= {"use_beam_search": False, "length_penalty": 1.0, "suffix": None, "priority": 0}
+KNOWN |= {
+    "system": None,
+    "text": None,
+    "reasoning": None,
+    "use_beam_search": False,
+    "length_penalty": 1.0,
+    "suffix": None,
+    "priority": 0,
+}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,10 @@ KNOWN |= {"use_beam_search": False, "length_penalty": 1.0, "suffix": None, "prio
         ({"mm_payload": "none"}, "`mm_payload` has no effect"),
         ({"stream_options": {"include_usag": True}}, "`stream_options.include_usag` isn't honoured"),
         ({"suffix": "x"}, "`suffix` has no effect"),
+        ({"system": [{"type": "text", "text": "a"}, {"type": "image"}]}, "`system` has a part that is no text"),
+        ({"system": ["a"]}, "`system` has a part"),
+        ({"text": {"verbosity": "low"}}, "`text.verbosity` has no effect"),
+        ({"reasoning": {"effort": "none", "summary": "auto"}}, "`reasoning.summary` has no effect"),
         ({"length_penalty": 2.0}, "`length_penalty` has no effect"),
         ({"priority": -1}, "`priority` has no effect"),
         ({"use_beam_search": True}, "`use_beam_search` isn't offered"),
@@ -99,8 +111,9 @@ def test_a_field_without_effect_is_refused(request_: dict[str, Any], found: str)
 
 def test_what_asks_for_nothing_passes() -> None:
     request = {"temperature": 1, "top_k": None, "store": False, "metadata": {}, "modalities": ["text"], "mm_payload": "tensors"}
+    request["system"] = [{"type": "text", "text": "Be brief."}]
     check_fields("/x", request, KNOWN)
-    assert request == {"temperature": 1, "store": False, "mm_payload": "tensors"}
+    assert request == {"temperature": 1, "store": False, "mm_payload": "tensors", "system": request["system"]}
 
 
 def test_a_stored_prompt_of_the_responses_api_is_refused() -> None:

@@ -66,6 +66,7 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "thinking_token_budget": (),
     "vllm_xargs": ({},),
 }
+_INNER_WITHOUT_EFFECT = (("text", "verbosity"), ("reasoning", "summary"), ("reasoning", "generate_summary"))
 # OpenAI's fields that no class of vLLM's has, with the values that ask for nothing.
 _ASK_NOTHING: dict[str, tuple[object, ...]] = {
     "functions": ([],),
@@ -105,6 +106,12 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
             raise bad_request(f"`{name}` has no effect on this server. Leave it out.", name)
     if path == "/v1/responses" and "prompt" in request:
         raise bad_request("`prompt`, a stored prompt, has no effect on this server. Send the text in `input`.", "prompt")
+    for name, inner in _INNER_WITHOUT_EFFECT:
+        if isinstance(request.get(name), dict) and request[name].get(inner) is not None:
+            raise bad_request(f"`{name}.{inner}` has no effect on this server. Leave it out.", name)
+    system = request.get("system")
+    if isinstance(system, list) and not all(isinstance(part, dict) and part.get("type") == "text" for part in system):
+        raise bad_request("`system` has a part that is no text, which this model doesn't read. Leave it out.", "system")
     options = request.get("stream_options")
     if isinstance(options, dict) and (unknown := [name for name in options if name not in _STREAM_OPTIONS]):
         raise bad_request(f"`stream_options.{unknown[0][:128]}` isn't honoured. Leave it out.", "stream_options")
