@@ -25,11 +25,16 @@ class Tokenizer:
     """The two copies of one tokenizer. Safe to share between threads: nothing changes after construction."""
 
     def __init__(self, source: tokenizers.Tokenizer) -> None:
-        spec = json.loads(source.to_str())
+        """`source` becomes this object's own."""
+        text = source.to_str()
+        spec = json.loads(text)
         controls = [token for token in spec["added_tokens"] if token["content"].strip(_BLANKS)]
-        for token in controls:
-            token["special"] = True  # only tokens marked so are read as text below
-        self._control, self._text = (tokenizers.Tokenizer.from_str(json.dumps(spec)) for _ in range(2))
+        if not all(token["special"] for token in controls):
+            for token in controls:
+                token["special"] = True  # only tokens marked so are read as text below
+            text = json.dumps(spec)
+            source = tokenizers.Tokenizer.from_str(text)
+        self._control, self._text = source, tokenizers.Tokenizer.from_str(text)
         for copy in (self._control, self._text):
             copy.no_padding()
             copy.no_truncation()

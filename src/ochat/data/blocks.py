@@ -19,7 +19,7 @@ from ochat.errors import DataError, TemplateError
 from ochat.files import write_json
 from ochat.template import ConversationTemplate, Run
 
-BLOCK_ROWS, BLOCK_BYTES = 16_384, 32 * 2**20
+BLOCK_ROWS, BLOCK_BYTES = 8_192, 32 * 2**20
 # Rows of each class that the counterfactual loss is measured on: enough for its first two digits.
 COUNTERFACTUAL_ROWS = 100
 _ROWS_AT_ONCE = 1000

@@ -37,7 +37,7 @@ from ochat.template import ConversationTemplate, Run
 
 COUNTERFACTUAL_CONDITIONS = 8
 # Of the folder's content. A data set of another one is made anew.
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
