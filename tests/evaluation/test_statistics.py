@@ -66,6 +66,13 @@ def test_a_mean_over_benchmarks_counts_each_alike() -> None:
     assert mean_share([[False] * 20]).high > 0.1  # twenty alike don't make it certain
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_means_of_single_questions_lie_in_their_intervals(right: bool) -> None:
+    singles = [[right]] * 12 + [[True, False, False, False] * 10]
+    for mean in (mean_share(singles), mean_paired_difference([(group, [not right] * len(group)) for group in singles])):
+        assert mean.low <= mean.value <= mean.high
+
+
 def test_a_paired_difference_is_surer_than_that_of_two_samples() -> None:
     first = [i % 2 == 0 for i in range(400)]
     second = [right or i % 20 == 1 for i, right in enumerate(first)]

@@ -76,27 +76,34 @@ def mcnemar(n_only_first: int, n_only_second: int) -> float:
 
 
 def mean_share(groups: Sequence[Sequence[bool]]) -> Estimate:
-    """The mean of groups' shares, each group counting alike, with a bootstrap interval over the questions of each."""
-    return _bootstrap([[int(right) for right in group] for group in groups], lowest=0)
+    """The mean of groups' shares, each group counting alike. Raises ValueError for a group of no questions."""
+    return _mean([share(sum(group), len(group)) for group in groups])
 
 
 def mean_paired_difference(groups: Sequence[tuple[Sequence[bool], Sequence[bool]]]) -> Estimate:
-    """The mean over groups of first - second on the same questions, each group counting alike, with a paired bootstrap interval."""
-    return _bootstrap([[int(a) - int(b) for a, b in zip(first, second, strict=True)] for first, second in groups], lowest=-1)
+    """The mean over groups of first - second on the same questions, each group counting alike, of paired bootstrap intervals.
+
+    Raises ValueError for a group of no questions."""
+    return _mean([_bootstrap([int(a) - int(b) for a, b in zip(first, second, strict=True)]) for first, second in groups])
 
 
-def _bootstrap(groups: Sequence[Sequence[int]], lowest: int, n_draws: int = 10_000) -> Estimate:
-    """The mean of the groups' means, with the 2.5 and 97.5 % points of means of questions drawn anew (Efron 1979); the values are
-    `lowest` … 1. One question more of the lowest and of the highest value is drawn from (Bonett & Price 2012), since few questions
-    that were all alike tell little. Raises ValueError for a group of no questions."""
-    if not groups or not all(groups):
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates; each side of its interval from that side of theirs (MOVER, Zou & Donner 2008)."""
+    if not estimates:
+        raise ValueError("a mean of nothing")
+    n, mean = len(estimates), sum(one.value for one in estimates) / len(estimates)
+    below = math.sqrt(sum((one.value - one.low) ** 2 for one in estimates)) / n
+    above = math.sqrt(sum((one.high - one.value) ** 2 for one in estimates)) / n
+    return Estimate(mean, mean - below, mean + above)
+
+
+def _bootstrap(differences: Sequence[int], n_draws: int = 10_000) -> Estimate:
+    """The mean of values from -1 to 1, with the 2.5 and 97.5 % points of means of questions drawn anew (Efron 1979). One question more
+    of each of -1 and 1 is drawn from (Bonett & Price 2012), since few questions that were all alike tell little."""
+    if not differences:
         raise ValueError("a mean of no questions")
-    random = np.random.default_rng(0)
-    values = np.arange(lowest, 2)
-    total = np.zeros(n_draws)
-    for group in groups:
-        counts = np.array([group.count(value) + (value in (lowest, 1)) for value in values])
-        draws = random.multinomial(len(group), counts / counts.sum(), size=n_draws)
-        total += draws @ values / len(group)
-    low, high = np.quantile(total / len(groups), [0.025, 0.975])
-    return Estimate(sum(sum(group) / len(group) for group in groups) / len(groups), float(low), float(high))
+    n, values = len(differences), np.arange(-1, 2)
+    counts = np.array([differences.count(-1) + 1, differences.count(0), differences.count(1) + 1])
+    draws = np.random.default_rng(0).multinomial(n, counts / counts.sum(), size=n_draws)
+    low, high = np.quantile(draws @ values / n, [0.025, 0.975])
+    return Estimate(sum(differences) / n, float(low), float(high))
