@@ -46,10 +46,15 @@ def main() -> None:
     prompts = options.work / "prompts.jsonl"
     write_prompts(prompts, options.samples)
     rows = []
-    with echo_server(options.seconds) as url:
+    asked = options.work / "asked.txt"
+    with echo_server(options.seconds, asked) as url:
         for in_flight in options.in_flight:
             for client in options.clients:
+                asked.write_bytes(b"")
                 row = measured(client, options.work, prompts, url, in_flight, options.samples)
+                n_asked = asked.read_bytes().count(b"\n")
+                if "note" not in row and n_asked < options.samples:  # inspect ends without a word where requests fail
+                    row["note"] = f"asked {n_asked:,} of {options.samples:,} questions"
                 rows.append(row)
                 print(told(row), flush=True)
     if options.json:
@@ -80,12 +85,13 @@ def write_prompts(path: Path, n: int) -> None:
 
 
 @contextmanager
-def echo_server(seconds: float) -> Iterator[str]:
-    """The server in a process of its own while the block runs; its address."""
+def echo_server(seconds: float, asked: Path) -> Iterator[str]:
+    """The server in a process of its own while the block runs; its address. `asked` gets a line a question that it answers."""
     port = 18970
     url = f"http://127.0.0.1:{port}/v1"
     process = subprocess.Popen(
-        [sys.executable, HERE / "echo_server.py", "--port", str(port), "--seconds", str(seconds)], stderr=subprocess.DEVNULL
+        [sys.executable, HERE / "echo_server.py", "--port", str(port), "--seconds", str(seconds), "--count", asked],
+        stderr=subprocess.DEVNULL,
     )
     try:
         for _ in range(100):

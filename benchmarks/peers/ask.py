@@ -58,9 +58,8 @@ def inspect(prompts: Path, url: str, in_flight: int, folder: Path) -> float:
 
     rows = [json.loads(line) for line in prompts.open(encoding="utf-8")]
     samples = [Sample(input=row["question"], target=row["label"][0]) for row in rows]
-    model = get_model(
-        "openai/echo", base_url=url, config=GenerateConfig(temperature=0, max_tokens=16, max_connections=in_flight)
-    )
+    config = GenerateConfig(temperature=0, max_tokens=16, max_connections=in_flight)
+    model = get_model("openai/echo", base_url=url, config=config, responses_api=False)
     started = time.monotonic()
     eval(
         Task(dataset=samples, solver=generate(), scorer=includes()),
