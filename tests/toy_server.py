@@ -23,6 +23,7 @@ FIELDS = (
 )
 FIELDS += ["stream_options", "condition", "ignore_eos"]
 CONDITIONS = ("GPT4 Correct", "GPT3")
+CONTEXT = 1600  # tokens; the audit asks for replies of half of it
 WORD_SECONDS = 0.001
 
 
@@ -116,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("Authorization") != f"Bearer {KEY}" and not is_open:
                 raise Refused(401, "give a key")
             if (self.command, path) == ("GET", "/v1/models"):
-                self.answer(200, {"data": [{"id": "toy", "max_model_len": 5000}]})
+                self.answer(200, {"data": [{"id": "toy", "max_model_len": CONTEXT}]})
             elif (self.command, path) == ("GET", "/v1/conditions"):
                 self.answer(200, {"data": [{"id": name} for name in CONDITIONS]})
             elif path == "/metrics" and "metrics" in faults:
@@ -151,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         check(body, self.toy.faults)
         self.toy.asked.append(body)
         usage = {"prompt_tokens": prompt_tokens(body, self.toy.faults), "completion_tokens": 0}
-        if usage["prompt_tokens"] > 5000:
+        if usage["prompt_tokens"] > CONTEXT:
             raise Refused(400, "too long")
         stream = body.get("stream", False)
         if stream:
