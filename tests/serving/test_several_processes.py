@@ -53,7 +53,7 @@ def test_two_workers_give_the_replies_of_plain_transformers(model: Any, several:
         prompt = reply["prompt_token_ids"]
         ids = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)
         assert reply["choices"][0]["token_ids"] == ids[0, len(prompt) :].tolist()
-    names = {" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)}
+    names = {" ".join(child.cmdline()).strip() for child in psutil.Process(process.pid).children(recursive=True)}
     assert {"VLLM::Worker_TP0", "VLLM::Worker_TP1"} <= names
 
 
