@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,7 +259,9 @@ def running(name: str, model: Path, folder: Path, environments: Path, extra: lis
     started = time.monotonic()
     with log.open("wb") as out:
         words = [str(word) for word in command]
-        process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, env=variables, preexec_fn=end_with_parent)
+        process = subprocess.Popen(
+            words, stdout=out, stderr=subprocess.STDOUT, env=variables, preexec_fn=partial(end_with_parent, os.getpid())
+        )
     try:
         asyncio.run(first_token(server, process, log))
         server.seconds_to_first_token = time.monotonic() - started
