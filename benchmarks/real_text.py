@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from ochat.conversation import Conversation, Message, read_conversations, read_json_lines
-from ochat.evaluation.ask import ask_all, chat_request
-from ochat.evaluation.journal import Journal
+from ochat.evaluation.ask import Asked, Endpoint, ask_all
+from ochat.evaluation.journal import Journal, Reply
 from ochat.evaluation.statistics import Z95, Estimate, mean_of_runs
 from ochat.processes import free_port, run_command, server
 
@@ -95,12 +95,19 @@ def losses(model: Path, pairs: list[dict[str, str]], conditions: tuple[str, ...]
 
 def replies(model: Path, folder: Path, prompts: list[str], conditions: tuple[str, ...]) -> dict[str, list[str]]:
     """Greedy replies by condition, through the server."""
-    found = {}
+    found: dict[str, list[str]] = {}
     with server(model, free_port(), folder / "server.log") as running:
+        endpoint = Endpoint(running.url, model="openchat_smollm2")
         for condition in conditions:
-            requests = [chat_request("openchat_smollm2", prompt, condition, MAX_REPLY_TOKENS) for prompt in prompts]
+            texts = found[condition] = [""] * len(prompts)
+
+            def keep(index: int, got: list[Reply], texts: list[str] = texts) -> str:
+                texts[index] = got[0].text
+                return ""
+
+            asked = [Asked((prompt,), MAX_REPLY_TOKENS, condition) for prompt in prompts]
             with Journal(folder / f"replies-{condition.replace(' ', '-')}.jsonl") as journal:
-                found[condition] = asyncio.run(ask_all(running.url, requests, journal, 32, {}))
+                asyncio.run(ask_all(endpoint, asked, journal, 32, keep))
     return found
 
 
