@@ -30,14 +30,27 @@ REMEDY = "Watch for the client's disconnect while generating, and abort the requ
 
 
 def check_cancellation(subject: Subject) -> Iterator[Finding]:
-    checks = (("a stream that is hung up on", True), ("a reply that nobody waits for", False))
-    if _at_work(subject) is not None:
-        for name, streams in checks:
-            yield _by_count(subject, name, streams, _at_work(subject) or 0)
-        return
-    alone = _seconds(subject)
-    for name, streams in checks:
-        yield _by_time(subject, name, streams, alone)
+    alone = 0.0  # seconds of a short reply, before anything was left at work
+    for name, streams in (("a stream that is hung up on", True), ("a reply that nobody waits for", False)):
+        before = _at_work(subject)
+        if before is not None:
+            yield _by_count(subject, name, streams, before)
+        elif not alone or _settles(subject, alone):
+            alone = alone or _seconds(subject)
+            yield _by_time(subject, name, streams, alone)
+        else:
+            told = f"the replies of the check before are still at work after {SETTLE:.0f} s; repeat it when the server is idle"
+            yield Finding(TOPIC, name, "unknown", told)
+
+
+def _settles(subject: Subject, alone: float) -> bool:
+    """Wait until a short reply takes about as long as alone; whether it comes to that."""
+    until = time.monotonic() + SETTLE
+    while _seconds(subject) > SLOWER * alone:
+        if time.monotonic() > until:
+            return False
+        time.sleep(NOTICE)
+    return True
 
 
 def _by_count(subject: Subject, name: str, streams: bool, before: int) -> Finding:
@@ -53,12 +66,6 @@ def _by_count(subject: Subject, name: str, streams: bool, before: int) -> Findin
 
 
 def _by_time(subject: Subject, name: str, streams: bool, alone: float) -> Finding:
-    until = time.monotonic() + SETTLE
-    while (now := _seconds(subject)) > SLOWER * alone:  # the check before left replies at work
-        if time.monotonic() > until:
-            told = f"a short reply still takes {now:.2f} s where it took {alone:.2f}; repeat it when the server is idle"
-            return Finding(TOPIC, name, "unknown", told)
-        time.sleep(NOTICE)
     with ExitStack() as open_replies:
         _send_long_requests(subject, open_replies, streams)
         beside = _seconds(subject)

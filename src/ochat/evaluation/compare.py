@@ -85,9 +85,8 @@ def _pairs(first: Run, run: Run) -> dict[str, list[tuple[Row, Row]]]:
 def left_out(first: Run, run: Run) -> str:
     """How many questions a comparison leaves out since one of the two runs doesn't have them; "" for none."""
     old, new = ({(row.place, row.question) for row in one.rows} for one in (first, run))
-    parts = [f"{len(old - new):,} that only the first has"] * bool(old - new) + [f"{len(new - old):,} that only it has"] * bool(
-        new - old
-    )
+    counts = ((len(old - new), "the first"), (len(new - old), "it"))
+    parts = [f"{n:,} that only {whose} has" for n, whose in counts if n]
     return f"left out are questions, {' and '.join(parts)}" if parts else ""
 
 
@@ -114,7 +113,7 @@ def comparison(runs: Sequence[Run]) -> tuple[str, list[dict[str, object]]]:
     lines += [
         "",
         f"Each is compared with the first, {runs[0].name}; p is McNemar's, of one comparison. A difference whose interval holds 0 may be chance.",
-        *(f"{run.name}: {left_out(runs[0], run)}" for run in runs[1:] if left_out(runs[0], run)),
+        *(f"{run.name}: {told}" for run in runs[1:] if (told := left_out(runs[0], run))),
     ]
     return "\n".join(lines), figures
 
