@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -60,7 +61,7 @@ def _text(number: int) -> str:
     )
 
 
-def screenshot(browser: Browser, url: str, file: Path, scheme: str, width: int, height: int) -> None:
+def screenshot(browser: Browser, url: str, file: Path, scheme: Literal["light", "dark"], width: int, height: int) -> None:
     """The quickstart's task under two conditions, the better reply voted for, with the prompt beside it."""
     with browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
         page = context.new_page()

@@ -58,7 +58,7 @@ def main() -> None:
                 rows.append(row)
                 print(told(row), flush=True)
     if options.json:
-        machine = {
+        machine: dict[str, object] = {
             "cpu": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),

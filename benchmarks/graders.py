@@ -64,7 +64,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def cases(data: Path) -> list[dict[str, object]]:
     """Parity and people's agreement, a line a file of cases."""
-    lines = []
+    lines: list[dict[str, object]] = []
     for name in CASES:
         version: Grader = "3.5.1" if name.startswith("v3.5.1") else "3.6.1"
         n = n_same = n_judged = n_strict = n_original = 0
@@ -85,7 +85,7 @@ def cases(data: Path) -> list[dict[str, object]]:
 
 def perfect(data: Path, every: int) -> list[dict[str, object]]:
     """Questions whose own answer is graded right, a line a benchmark and phrase."""
-    lines = []
+    lines: list[dict[str, object]] = []
     for task_type in PERFECT:
         math = task_type.endswith("math")
         tasks = [task for path in sorted((data / "eval/eval_data" / task_type).iterdir()) for task in rows(path)][::every]

@@ -292,7 +292,7 @@ def run_cases(trainer: Trainer, cases: Iterable[Case], python: Path, model: Path
         shutil.rmtree(of_case, ignore_errors=True)
         of_case.mkdir(parents=True)
         (of_case / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(case)))
-        told = {**asdict(case), **trainer.settings, "model": str(model), "rows": str(of_case / "rows.jsonl")}
+        told: dict[str, object] = {**asdict(case), **trainer.settings, "model": str(model), "rows": str(of_case / "rows.jsonl")}
         told |= {
             "out": str(of_case / "gradients"),
             "pad_id": 0,
@@ -343,7 +343,7 @@ def judge(trainer: Trainer, case: Case, model: Path, folder: Path) -> Result:
     of_forwards = [[row for row in trained if is_within(row["input_ids"], f["ids"])] for f in forwards]
     if verdict == "changed" and all(of_forwards):  # is it the known fault?
         means = [plain_gradient(trainer, model, of_forward) for of_forward in of_forwards]
-        mean = {name: sum(m[name] for m in means) / len(means) for name in means[0]}
+        mean = {name: np.mean([m[name] for m in means], axis=0) for name in means[0]}
         if compare(steps[0], mean)[0] <= SAME:
             note = "equals the mean of the forwards' own means, however many tokens each has"
     return Result(trainer.name, case.name, verdict, difference, factor, shape, sizes, note)  # type: ignore[arg-type] # one of three

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 VARIANTS = ("naive", "chunks of 256", "chunks of 1024", "chunks of 2048")
 LARGE = (32_768, 128_256)  # tokens and vocabulary for which the plain formula is computed, not run
@@ -71,7 +72,7 @@ def measure(variant: str, dtype_name: str, tokens: int, vocabulary: int, hidden_
     return found
 
 
-def table(results: list[dict], options: argparse.Namespace) -> str:
+def table(results: list[dict[str, Any]], options: argparse.Namespace) -> str:
     """The medians, as Markdown."""
     lines = ["| dtype | loss | extra MB at the peak | of naive | seconds | mean nll |", "|---|---|---|---|---|---|"]
     naive = {row["dtype"]: row["megabytes"] for row in results if row["variant"] == "naive"}
@@ -107,7 +108,8 @@ def main() -> None:
     options = parser.parse_args()
     shape = (options.tokens, options.vocabulary, options.hidden)
     if options.one:
-        print(json.dumps(measure(*options.one, *shape, options.device)))
+        variant, dtype = options.one
+        print(json.dumps(measure(variant, dtype, *shape, options.device)))
         return
     variants = (*VARIANTS, "liger") if options.device == "cuda" else VARIANTS
     measured: dict[tuple[str, str], list[dict[str, float]]] = {(dtype, v): [] for dtype in options.dtype for v in variants}

@@ -23,6 +23,7 @@ import time
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def chat_lengths(n_rows: int, max_tokens: int) -> Ints:
     return np.clip(282 * np.exp(normal * np.sqrt(2 * np.log(400 / 282))), 1, max_tokens).astype(np.int64)
 
 
-def variation(values: NDArray[np.generic]) -> float | None:
+def variation(values: NDArray[np.number[Any]]) -> float | None:
     """std / mean, of ten values or more."""
     return float(np.std(values) / np.mean(values)) if len(values) >= 10 else None
 
@@ -114,7 +115,7 @@ def install(environments: Path) -> None:
     """Make the original's environment: its package without what training with it needs."""
     folder = environments / ENVIRONMENTS["original"]
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "numba", "numpy"], check=True)
     subprocess.run([*pip, "--no-deps", ORIGINAL], check=True)
 
@@ -195,11 +196,13 @@ def main() -> None:
                     made = np.load(out)
                     versions[name] = ", ".join(part for part in (str(made["version"]), str(made["note"])) if part)
                     for ranks in options.ranks:
-                        starts = [made[f"{part}_{ranks}"] for part in ("lengths", "packs", "steps")]
+                        lengths, packs, steps = (made[f"{part}_{ranks}"] for part in ("lengths", "packs", "steps"))
                         sizes = (max_tokens, pack_tokens, ranks)
-                        if len(starts[2]) > 1:
+                        if len(steps) > 1:
                             of_setting.append(
-                                measured(name, data, *starts, sizes, random[ranks], float(made[f"seconds_{ranks}"]))
+                                measured(
+                                    name, data, lengths, packs, steps, sizes, random[ranks], float(made[f"seconds_{ranks}"])
+                                )
                             )
                         else:
                             missing[f"{name}, {n_rows:,} rows, {ranks} ranks of {pack_tokens:,}"] = "no step at all"

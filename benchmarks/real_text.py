@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -160,8 +161,8 @@ def main() -> None:
         for arm in ARMS:
             arms.append((arm, seed, train(options.folder / f"seed-{seed}" / arm, base, arm_rows(rows, arm), seed)))
     for arm, _, model in arms:
-        for source, by_condition in losses(model, pairs, ASKED.get(arm, ("none",))).items():
-            for condition, values in by_condition.items():
+        for source, of_answers in losses(model, pairs, ASKED.get(arm, ("none",))).items():
+            for condition, values in of_answers.items():
                 found.setdefault(arm, {}).setdefault(source, {}).setdefault(condition, []).append(values)
     for arm, seed, model in arms[1:]:
         for condition, texts in replies(model, model.parent.parent, prompts, ASKED[arm]).items():
@@ -170,12 +171,14 @@ def main() -> None:
                 f"{arm}, seed {seed}, {condition}: {sum(map(len, texts)) / len(texts):.0f} characters a reply", file=sys.stderr
             )
     lines = ["| model | answers of | condition | −ln p a token, mean over prompts | over seeds |", "|---|---|---|---|---|"]
-    figures: dict[str, object] = {"seeds": seeds, "prompts": len(pairs)}
+    figures: dict[str, Any] = {"seeds": seeds, "prompts": len(pairs), "losses": [], "differences": {}}
     for arm, by_source in found.items():
         for source, by_condition in by_source.items():
             for condition, of_seeds in by_condition.items():
                 over_prompts, over_seeds = mean(np.mean(of_seeds, axis=0)), mean_of_runs([float(v.mean()) for v in of_seeds])
                 lines.append(f"| {arm} | {source} | {condition} | {over_prompts} | {over_seeds} |")
+                named = {"model": arm, "answers": source, "condition": condition}
+                figures["losses"].append(named | {"over_prompts": vars(over_prompts), "over_seeds": vars(over_seeds)})
     lines += ["", "| difference, same prompts | mean over prompts | over seeds |", "|---|---|---|"]
     full, plain = found["c-rlft"], found["plain-sft"]
     differences = {
@@ -185,10 +188,14 @@ def main() -> None:
         "weak answers: plain SFT − C-RLFT, strong condition": (plain["davinci003"]["none"], full["davinci003"][STRONG]),
     }
     for name, (one, other) in differences.items():
-        of_seeds = [a - b for a, b in zip(one, other, strict=True)]
-        over_prompts, over_seeds = mean(np.mean(of_seeds, axis=0)), mean_of_runs([float(v.mean()) for v in of_seeds])
+        apart = [a - b for a, b in zip(one, other, strict=True)]
+        over_prompts, over_seeds = mean(np.mean(apart, axis=0)), mean_of_runs([float(v.mean()) for v in apart])
         lines.append(f"| {name} | {over_prompts} | {over_seeds} |")
-        figures[name] = {"over_prompts": vars(over_prompts), "over_seeds": vars(over_seeds)}
+        figures["differences"][name] = {"over_prompts": vars(over_prompts), "over_seeds": vars(over_seeds)}
+    figures["style"] = {
+        name: {what: vars(mean(np.array([measure(text) for text in texts]))) for what, measure in STYLE.items()}
+        for name, texts in said.items()
+    }
     print("\n".join([*lines, "", *style_lines(said)]))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

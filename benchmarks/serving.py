@@ -31,7 +31,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +38,7 @@ from typing import Any
 
 import aiohttp
 
-from ochat.processes import end_with_parent, free_port
+from ochat.processes import ending_with_this_process, free_port
 from ochat.serving.gateway import Gateway
 from ochat.serving.keys import Key, hashed, write_keys
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
@@ -260,7 +259,7 @@ def running(name: str, model: Path, folder: Path, environments: Path, extra: lis
     with log.open("wb") as out:
         words = [str(word) for word in command]
         process = subprocess.Popen(
-            words, stdout=out, stderr=subprocess.STDOUT, env=variables, preexec_fn=partial(end_with_parent, os.getpid())
+            words, stdout=out, stderr=subprocess.STDOUT, env=variables, preexec_fn=ending_with_this_process()
         )
     try:
         asyncio.run(first_token(server, process, log))

@@ -256,7 +256,7 @@ def trl_packed(spec: Spec, rows: list[list[int]], timer: Timer, model: Any) -> N
     """TRL's SFTTrainer with its best-fit-decreasing packing, one pack a forward."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined] # they are loaded lazily
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2}, unk_token="<pad>")),

@@ -27,6 +27,7 @@ from datetime import date
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from invariance import CPU, TRAINERS, Trainer
@@ -79,7 +80,7 @@ def write_rows(path: Path, source: Path, n_rows: int) -> None:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def row_of(row: dict[str, object]) -> dict[str, object]:
+def row_of(row: dict[str, Any]) -> dict[str, Any]:
     """A conversation with all weights, which the original wants, or an Alpaca row as one."""
     if "items" not in row:
         question = "\n\n".join(str(row[name]) for name in ("instruction", "input") if row.get(name))

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,11 @@ def end_with_parent(parent: int) -> None:
             os._exit(1)
 
 
+def ending_with_this_process() -> Callable[[], None]:
+    """What a process that is started from here calls first (`preexec_fn`), so that it ends when this one does."""
+    return partial(end_with_parent, os.getpid())
+
+
 def end_on_sigterm() -> None:
     """From now on SIGTERM ends this process as an exception does: what it started is ended on the way out."""
     signal.signal(signal.SIGTERM, _stop)
@@ -47,7 +52,7 @@ def run_command(*words: object) -> None:
     arguments = [str(word) for word in words]
     print(f"  $ ochat {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "ochat.cli", *arguments]
-    status = subprocess.run(command, preexec_fn=partial(end_with_parent, os.getpid())).returncode
+    status = subprocess.run(command, preexec_fn=ending_with_this_process()).returncode
     if status:
         raise OchatError(f"`ochat {' '.join(arguments[:2])}` ended with status {status}; its message is above.")
 
@@ -134,9 +139,7 @@ def server(model: Path | str, port: int, log: Path, more: Sequence[str] = ()) ->
     print(f"  $ ochat serve {shlex.join(words)}    (its lines go to {log})", flush=True)
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=partial(end_with_parent, os.getpid())
-        )
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=ending_with_this_process())
     try:
         while not _is_healthy(port):
             if process.poll() is not None or time.monotonic() - started > START_SECONDS:

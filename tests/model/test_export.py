@@ -1,12 +1,10 @@
 """A model as a GGUF file: llama.cpp, reading it, makes the same prompt of a conversation as we do."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,7 +14,7 @@ from toys import embedded_tokenizer, tiny_model
 from ochat.conversation import Conversation
 from ochat.errors import ModelError, OchatError
 from ochat.model.export import FOLDER, Options, find_converter, main
-from ochat.processes import end_with_parent
+from ochat.processes import ending_with_this_process
 from ochat.registry import load_template, model_type
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +32,7 @@ def llama_cpp(gguf: Path, log: Path) -> Iterator[httpx.Client]:
     command = [sys.executable, str(script), str(gguf), "0", "1", "512", "1"]
     with log.open("wb") as err:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=err, text=True, preexec_fn=partial(end_with_parent, os.getpid())
+            command, stdout=subprocess.PIPE, stderr=err, text=True, preexec_fn=ending_with_this_process()
         )
     assert process.stdout is not None
     try:
