@@ -66,17 +66,18 @@ TINY = Setting(
     shape=TinyShape(hidden=96, layers=2, initial_std=0.06),
     threads=1,
 )
+# Its training is as short as two cores allow; found with seeds 101 and 102.
 SMOLLM2 = Setting(
     name="smollm2",
-    task=Addition(n_digits=3, template="What is {a} + {b}?"),
+    task=Addition(n_digits=2, template="{a}+{b}"),
     model_type="openchat_smollm2",
     conditions=("GPT4 Correct", "GPT3"),
     n_rows=1000,
-    n_shown=2000,
-    rows_a_step=32,
-    lr=3e-4,
+    n_shown=2400,
+    rows_a_step=16,
+    lr=5e-4,
     dtype="bfloat16",
-    seeds=(1, 2, 3, 4, 5),
+    seeds=(11, 12, 13, 14, 15),
     arms=("c-rlft", "neither", "expert-only", "base"),
     n_test=200,
     max_reply_tokens=12,
