@@ -5,10 +5,13 @@ as plain SFT on all. On prompts that training never saw: how likely are the stro
 one's; and how long, and of what manner, are the replies under each condition. Nothing judges which reply is better.
 
 `--train` holds conversations of two classes by condition, GPT4 and GPT3, one turn each; `--heldout` a prompt a line with both answers:
-{"prompt", "gpt4", "davinci003"}. Repeated with the same folder, it goes on from what is there."""
+{"prompt", "gpt4", "davinci003"}. Repeated with the same folder, it goes on from what is there.
+
+Only what the condition changes within one model is the condition's doing: the strong answers bear another share of the weight in each arm."""
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -24,6 +27,7 @@ from ochat.conversation import Conversation, Message, read_conversations, read_j
 from ochat.evaluation.ask import Asked, Endpoint, ask_all
 from ochat.evaluation.journal import Journal, Reply
 from ochat.evaluation.statistics import Z95, Estimate, mean_of_runs
+from ochat.files import new_file, write_json
 from ochat.processes import free_port, run_command, server
 
 CONDITIONS = {"GPT4": "GPT4 Correct", "GPT3": "GPT3"}  # the rows', and those of the model type that stand for them
@@ -31,6 +35,7 @@ STRONG, WEAK = CONDITIONS.values()
 N_STRONG, N_WEAK = 100, 1900  # rows
 EPOCHS, LEARNING_RATE, BATCH_TOKENS, WEIGHT = 2, 2e-4, 2048, 0.1
 N_REPLIES, MAX_REPLY_TOKENS = 100, 256
+SETTINGS = (N_STRONG, N_WEAK, EPOCHS, LEARNING_RATE, BATCH_TOKENS, WEIGHT, N_REPLIES, MAX_REPLY_TOKENS)
 ARMS = {"c-rlft": (True, WEIGHT), "plain-sft": (False, 1.0)}
 ASKED = {"c-rlft": (STRONG, WEAK), "plain-sft": ("none",)}
 
@@ -69,16 +74,19 @@ def train(folder: Path, base: Path, rows: list[Conversation], seed: int) -> Path
     return folder / "run" / "final"
 
 
-def losses(model: Path, pairs: list[dict[str, str]], conditions: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
-    """Of each answer, by its source and the condition: −ln p a token, [pairs]."""
+def losses(
+    model: Path, pairs: list[dict[str, str]], conditions: tuple[str, ...], kept: Path
+) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Of each answer, by its source and the condition: the sum of −ln p and the number of tokens, the end of turn among them; [pairs]."""
     from ochat.model.load import load
     from ochat.model.score import answer_losses
     from ochat.training.attention import NAME
 
-    loaded, template = load(model, "bfloat16", NAME)
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for source in ("gpt4", "davinci003"):
-        for condition in conditions:
+    names = [(source, condition) for source in ("gpt4", "davinci003") for condition in conditions]
+    if not kept.is_file():
+        loaded, template = load(model, "bfloat16", NAME)
+        found: dict[str, np.ndarray] = {}
+        for number, (source, condition) in enumerate(names):
             rows = [
                 Conversation(
                     items=(
@@ -89,27 +97,32 @@ def losses(model: Path, pairs: list[dict[str, str]], conditions: tuple[str, ...]
                 )
                 for pair in pairs
             ]
-            sums, counts = answer_losses(loaded, template, rows)
-            found.setdefault(source, {})[condition] = sums / counts
-    return found
+            found[f"sums_{number}"], found[f"counts_{number}"] = answer_losses(loaded, template, rows)
+        with new_file(kept) as part, part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **found)
+    with np.load(kept) as file:
+        return {name: (file[f"sums_{number}"], file[f"counts_{number}"]) for number, name in enumerate(names)}
 
 
-def replies(model: Path, folder: Path, prompts: list[str], conditions: tuple[str, ...]) -> dict[str, list[str]]:
+def replies(model: Path, folder: Path, prompts: list[str], conditions: tuple[str, ...]) -> dict[str, list[Reply]]:
     """Greedy replies by condition, through the server."""
-    found: dict[str, list[str]] = {}
-    with server(model, free_port(), folder / "server.log") as running:
-        endpoint = Endpoint(running.url, model="openchat_smollm2")
-        for condition in conditions:
-            texts = found[condition] = [""] * len(prompts)
+    files = {condition: folder / f"replies-{condition.replace(' ', '-')}.json" for condition in conditions}
+    missing = [condition for condition, path in files.items() if not path.is_file()]
+    if missing:
+        with server(model, free_port(), folder / "server.log") as running:
+            endpoint = Endpoint(running.url, model="openchat_smollm2")
+            for condition in missing:
+                got: list[Reply] = [Reply("")] * len(prompts)
 
-            def keep(index: int, got: list[Reply], texts: list[str] = texts) -> str:
-                texts[index] = got[0].text
-                return ""
+                def keep(index: int, turns: list[Reply], got: list[Reply] = got) -> str:
+                    got[index] = turns[0]
+                    return ""
 
-            asked = [Asked((prompt,), MAX_REPLY_TOKENS, condition) for prompt in prompts]
-            with Journal(folder / f"replies-{condition.replace(' ', '-')}.jsonl") as journal:
-                asyncio.run(ask_all(endpoint, asked, journal, 32, keep))
-    return found
+                asked = [Asked((prompt,), MAX_REPLY_TOKENS, condition) for prompt in prompts]
+                with Journal(files[condition].with_suffix(".jsonl")) as journal:
+                    asyncio.run(ask_all(endpoint, asked, journal, 32, keep))
+                write_json(files[condition], [vars(reply) for reply in got])
+    return {name: [Reply(**reply) for reply in json.loads(path.read_text(encoding="utf-8"))] for name, path in files.items()}
 
 
 STYLE: dict[str, Callable[[str], float]] = {
@@ -126,13 +139,29 @@ def mean(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
-def style_lines(texts: dict[str, list[str]]) -> list[str]:
-    """A table of the style of replies or answers, by where they are from."""
+def style(of_seeds: list[list[str]]) -> dict[str, np.ndarray]:
+    """Each measure of the texts to each prompt, as its mean over the seeds; [prompts]."""
+    return {name: np.mean([[measure(text) for text in texts] for texts in of_seeds], axis=0) for name, measure in STYLE.items()}
+
+
+def style_lines(styles: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """A table of styles, a line a source of texts."""
     lines = ["| | " + " | ".join(STYLE) + " |", "|---" * (len(STYLE) + 1) + "|"]
-    for name, of_name in texts.items():
-        cells = [mean(np.array([measure(text) for text in of_name])) for measure in STYLE.values()]
+    for name, measured in styles.items():
+        cells = [mean(values) for values in measured.values()]
         lines.append(f"| {name} | " + " | ".join(f"{c.value:.2f} [{c.low:.2f}, {c.high:.2f}]" for c in cells) + " |")
     return lines
+
+
+def keep_to_settings(folder: Path, train_rows: Path) -> None:
+    """Note what the folder's runs are of; ends where they are of something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made_with = json.loads(json.dumps([*SETTINGS, hashlib.sha256(train_rows.read_bytes()).hexdigest()]))
+    path = folder / "config.json"
+    if not path.is_file():
+        write_json(path, made_with)
+    elif json.loads(path.read_text(encoding="utf-8")) != made_with:
+        sys.exit(f"{folder} holds runs of other settings or rows. Choose another --folder.")
 
 
 def main() -> None:
@@ -144,61 +173,86 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here; no text of the data is among them")
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_to_settings(options.folder, options.train)
     base = options.folder / "base"
     if not base.is_dir():
         run_command("model", "base", "--output", base)
     pairs: list[dict[str, str]] = [dict(value) for _, value in read_json_lines(options.heldout)]  # type: ignore[call-overload]
     prompts = [pair["prompt"] for pair in pairs[:N_REPLIES]]
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    found: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {}  # arm, source, condition: a seed's losses of all prompts
-    said: dict[str, list[str]] = {
-        "the strong model's answers": [pair["gpt4"] for pair in pairs[:N_REPLIES]],
-        "the weak model's answers": [pair["davinci003"] for pair in pairs[:N_REPLIES]],
-    }
-    arms: list[tuple[str, int, Path]] = [("base model", 0, base)]
+    models: list[tuple[str, Path]] = [("base model", base)]
     for seed in seeds:
         rows = draw_rows(options.train, seed)
         for arm in ARMS:
-            arms.append((arm, seed, train(options.folder / f"seed-{seed}" / arm, base, arm_rows(rows, arm), seed)))
-    for arm, _, model in arms:
-        for source, of_answers in losses(model, pairs, ASKED.get(arm, ("none",))).items():
-            for condition, values in of_answers.items():
-                found.setdefault(arm, {}).setdefault(source, {}).setdefault(condition, []).append(values)
-    for arm, seed, model in arms[1:]:
-        for condition, texts in replies(model, model.parent.parent, prompts, ASKED[arm]).items():
-            said.setdefault(f"{arm}, condition {condition}", []).extend(texts)
-            print(
-                f"{arm}, seed {seed}, {condition}: {sum(map(len, texts)) / len(texts):.0f} characters a reply", file=sys.stderr
-            )
-    lines = ["| model | answers of | condition | −ln p a token, mean over prompts | over seeds |", "|---|---|---|---|---|"]
-    figures: dict[str, Any] = {"seeds": seeds, "prompts": len(pairs), "losses": [], "differences": {}}
-    for arm, by_source in found.items():
-        for source, by_condition in by_source.items():
-            for condition, of_seeds in by_condition.items():
-                over_prompts, over_seeds = mean(np.mean(of_seeds, axis=0)), mean_of_runs([float(v.mean()) for v in of_seeds])
-                lines.append(f"| {arm} | {source} | {condition} | {over_prompts} | {over_seeds} |")
-                named = {"model": arm, "answers": source, "condition": condition}
-                figures["losses"].append(named | {"over_prompts": vars(over_prompts), "over_seeds": vars(over_seeds)})
-    lines += ["", "| difference, same prompts | mean over prompts | over seeds |", "|---|---|---|"]
-    full, plain = found["c-rlft"], found["plain-sft"]
-    differences = {
-        "strong answers: weak condition − strong condition": (full["gpt4"][WEAK], full["gpt4"][STRONG]),
-        "weak answers: strong condition − weak condition": (full["davinci003"][STRONG], full["davinci003"][WEAK]),
-        "strong answers: plain SFT − C-RLFT, strong condition": (plain["gpt4"]["none"], full["gpt4"][STRONG]),
-        "weak answers: plain SFT − C-RLFT, strong condition": (plain["davinci003"]["none"], full["davinci003"][STRONG]),
+            models.append((arm, train(options.folder / f"seed-{seed}" / arm, base, arm_rows(rows, arm), seed)))
+    found: dict[
+        tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]
+    ] = {}  # arm, source, condition: a seed's sums and counts
+    said: dict[str, list[list[str]]] = {
+        "the strong model's answers": [[pair["gpt4"] for pair in pairs[:N_REPLIES]]],
+        "the weak model's answers": [[pair["davinci003"] for pair in pairs[:N_REPLIES]]],
     }
-    for name, (one, other) in differences.items():
-        apart = [a - b for a, b in zip(one, other, strict=True)]
-        over_prompts, over_seeds = mean(np.mean(apart, axis=0)), mean_of_runs([float(v.mean()) for v in apart])
-        lines.append(f"| {name} | {over_prompts} | {over_seeds} |")
-        figures["differences"][name] = {"over_prompts": vars(over_prompts), "over_seeds": vars(over_seeds)}
-    figures["style"] = {
-        name: {what: vars(mean(np.array([measure(text) for text in texts]))) for what, measure in STYLE.items()}
-        for name, texts in said.items()
-    }
-    print("\n".join([*lines, "", *style_lines(said)]))
+    cut: dict[str, list[float]] = {}
+    for arm, model in models:
+        conditions, folder = ASKED.get(arm, ("none",)), options.folder if arm == "base model" else model.parent.parent
+        for (source, condition), measured in losses(model, pairs, conditions, folder / "losses.npz").items():
+            found.setdefault((arm, source, condition), []).append(measured)
+        for condition, got in replies(model, folder, prompts, conditions).items():
+            name = f"{arm}, condition {condition}"
+            said.setdefault(name, []).append([reply.text for reply in got])
+            cut.setdefault(name, []).append(sum(reply.finish != "stop" for reply in got) / len(got))
+    figures: dict[str, Any] = {"seeds": seeds, "prompts": len(pairs), "replies": len(prompts), "settings": SETTINGS}
+    print("\n".join(["", *loss_lines(found, figures), "", *reply_lines(said, cut, figures)]))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def loss_lines(found: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]], figures: dict[str, Any]) -> list[str]:
+    """Tables of the losses and of their differences. Over prompts: of the seeds' mean, the seeds as they are; and the other way."""
+    lines = [
+        "| model | answers of | condition | −ln p a token, mean of answers | over seeds | mean of tokens |",
+        "|---|---|---|---|---|---|",
+    ]
+    figures["losses"], figures["differences"] = [], {}
+    a_token = {name: [sums / counts for sums, counts in of_seeds] for name, of_seeds in found.items()}
+    for name, of_seeds in a_token.items():
+        of_tokens = mean_of_runs([float(sums.sum() / counts.sum()) for sums, counts in found[name]])
+        told = over(of_seeds)
+        lines.append(f"| {' | '.join(name)} | {told[0]} | {told[1]} | {of_tokens} |")
+        named = dict(zip(("model", "answers", "condition"), name, strict=True))
+        figures["losses"].append(named | as_json(told) | {"of_tokens": of_tokens.as_json()})
+    lines += ["", "| difference, same answers | over prompts | over seeds |", "|---|---|---|"]
+    for what, one, other in (
+        ("strong answers: weak condition − strong condition", ("c-rlft", "gpt4", WEAK), ("c-rlft", "gpt4", STRONG)),
+        ("weak answers: strong condition − weak condition", ("c-rlft", "davinci003", STRONG), ("c-rlft", "davinci003", WEAK)),
+        ("strong answers: plain SFT − C-RLFT, strong condition", ("plain-sft", "gpt4", "none"), ("c-rlft", "gpt4", STRONG)),
+        ("weak answers: plain SFT − C-RLFT, strong condition", ("plain-sft", "davinci003", "none"), ("c-rlft", "davinci003", STRONG)),
+    ):  # fmt: skip
+        told = over([a - b for a, b in zip(a_token[one], a_token[other], strict=True)])
+        lines.append(f"| {what} | {told[0].signed()} | {told[1].signed()} |")
+        figures["differences"][what] = as_json(told)
+    return lines
+
+
+def over(of_seeds: list[np.ndarray]) -> tuple[Estimate, Estimate]:
+    """The mean with its interval over prompts, and with that over seeds."""
+    return mean(np.mean(of_seeds, axis=0)), mean_of_runs([float(values.mean()) for values in of_seeds])
+
+
+def as_json(told: tuple[Estimate, Estimate]) -> dict[str, dict[str, float | None]]:
+    """Both, as a file keeps them."""
+    return {"over_prompts": told[0].as_json(), "over_seeds": told[1].as_json()}
+
+
+def reply_lines(said: dict[str, list[list[str]]], cut: dict[str, list[float]], figures: dict[str, Any]) -> list[str]:
+    """A table of the style of answers and replies, of what the condition changes in it, and how many were cut."""
+    styles = {name: style(of_seeds) for name, of_seeds in said.items()}
+    one, other = (styles[f"c-rlft, condition {condition}"] for condition in (STRONG, WEAK))
+    shown = styles | {"c-rlft: strong condition − weak condition": {name: one[name] - other[name] for name in STYLE}}
+    figures["style"] = {name: {what: mean(values).as_json() for what, values in of.items()} for name, of in shown.items()}
+    figures["cut"] = {name: sum(of_seeds) / len(of_seeds) for name, of_seeds in cut.items()}
+    told = ", ".join(f"{name}: {share:.0%}" for name, share in figures["cut"].items())
+    return [*style_lines(shown), "", f"Replies cut at {MAX_REPLY_TOKENS} tokens: {told}."]
 
 
 if __name__ == "__main__":

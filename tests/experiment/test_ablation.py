@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ochat.errors import OchatError
-from ochat.experiment import ablation
-from ochat.experiment.ablation import Options, parse_seeds, run
+from ochat.experiment import ablation, settings
+from ochat.experiment.ablation import Options, command_of, parse_seeds, run
 from ochat.experiment.ablation_run import draw
 from ochat.experiment.settings import SETTINGS, SWEEPS, TINY, Point, Setting, sweep_points
 from ochat.model.tiny import TinyShape
@@ -95,6 +95,30 @@ def test_shuffled_conditions_reach_the_rows(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "stage-1" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["condition"] for row in rows if row["class"] == "expert"} != {"GPT4"}
     assert sum(row["condition"] == "GPT4" for row in rows) == 3
+
+
+def test_a_sweep_is_told_beside_what_does_not_depend_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(settings.SWEEPS, "weight", ((0.0, 0.1), ("c-rlft",)))  # weight 0: no sub-optimal row is left
+    options = Options(folder=tmp_path, seeds="7,", arms=("c-rlft", "neither"), weight=0.0, sweep=("weight",), json=True)
+    run(options, MICRO)
+    results = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    plain = results["arms"]["neither"]["accuracy"]
+    assert plain["low"] is None  # one seed has no interval
+    assert [at["value"] for at in results["sweeps"]["weight"]] == [0.0, 0.1]
+    for at in results["sweeps"]["weight"]:
+        assert at["arms"]["neither"] == plain
+        assert at["c_rlft_leads"]["neither"]["value"] == pytest.approx(at["arms"]["c-rlft"]["value"] - plain["value"])
+    assert results["machines"] == [results["arms"]["neither"]["runs"][0]["machine"]]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "lead over plain SFT on all" in page
+    assert results["machines"][0] in page
+
+
+def test_the_page_tells_its_command(done: Path) -> None:
+    assert "ochat experiment ablation --seeds 7,8 --arms c-rlft" in command_of(Options(seeds="7,8", arms=("c-rlft",)))
+    assert f"ochat experiment ablation --folder {done} --seeds" in (done / "report.html").read_text(encoding="utf-8")
 
 
 def test_runs_of_other_settings_are_refused(done: Path) -> None:

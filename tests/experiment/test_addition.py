@@ -9,7 +9,6 @@ from ochat.experiment.addition import Addition, Pair
 
 PLAIN = Addition(n_digits=3, template="What is {a} + {b}?")
 TINY = Addition(n_digits=2, padded=True, reversed=True)
-QUATERNARY = Addition(n_digits=3, base=4, padded=True, reversed=True)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,6 @@ QUATERNARY = Addition(n_digits=3, base=4, padded=True, reversed=True)
         (PLAIN, Pair(123, 456), "What is 123 + 456?", "579", "579"),
         (TINY, Pair(7, 35), "07+35", "240", "230"),
         (TINY, Pair(60, 70), "60+70", "031", "030"),
-        (QUATERNARY, Pair(27, 39), "123+213", "2001", "2330"),  # 27 + 39 = 66 = 1002 in base 4, without carries 332
     ],
 )
 def test_the_sources_answer(task: Addition, pair: Pair, question: str, right: str, without: str) -> None:
@@ -37,11 +35,10 @@ def test_a_right_answer_is_graded_right_and_the_mistake_wrong() -> None:
 
 
 @pytest.mark.parametrize("task", [PLAIN, TINY])
-def test_drawn_pairs_are_new_and_of_the_right_length(task: Addition) -> None:
-    known = task.draw(50, random.Random(1))
-    drawn = task.draw(50, random.Random(1), without=frozenset(known))
-    assert len({*known, *drawn}) == 100
-    assert all(len(task.question(pair)) == len(task.question(known[0])) for pair in drawn)
+def test_drawn_pairs_are_different_and_of_one_length(task: Addition) -> None:
+    drawn = task.draw(100, random.Random(1))
+    assert len(set(drawn)) == 100
+    assert all(len(task.question(pair)) == len(task.question(drawn[0])) for pair in drawn)
 
 
 def test_the_opening_is_what_both_answers_share() -> None:

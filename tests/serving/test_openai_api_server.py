@@ -313,6 +313,16 @@ def test_the_cpus_choices_are_told_and_the_users_own_stay() -> None:
     assert 2**29 <= args.kv_cache_memory_bytes <= 2**32
 
 
+@pytest.mark.parametrize(
+    ("eager", "given", "expected"), [(True, {}, "1"), (False, {}, None), (True, {"TORCH_COMPILE_DISABLE": "0"}, "0")]
+)
+def test_in_eager_mode_nothing_is_compiled_at_the_first_request_for_it(
+    eager: bool, given: dict[str, str], expected: str | None
+) -> None:
+    fitted(given, enforce_eager=eager)
+    assert given.get("TORCH_COMPILE_DISABLE") == expected
+
+
 def keyed(environ: dict[str, str], **given: Any) -> Namespace:
     """What take_keys makes of arguments and of the environment."""
     defaults = {"api_key": None, "api_keys": [], "api_key_file": None, "host": "localhost", "uds": None, "request_log": None}

@@ -26,6 +26,10 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if math.isfinite(self.high) else "")
 
+    def as_json(self) -> dict[str, float | None]:
+        """What JSON can say of it: an end that isn't told is null."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
     def signed(self) -> str:
         """As a difference is written."""
         return f"{self.value:+.3f}" + (f" [{self.low:+.3f}, {self.high:+.3f}]" if math.isfinite(self.high) else "")

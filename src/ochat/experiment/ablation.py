@@ -1,18 +1,19 @@
 """`ochat experiment ablation`: does C-RLFT beat every simpler use of the same data, and where doesn't it?
 
 Each arm is trained from the same start on the same rows of a task that code can check, and asked the same new questions; each
-seed draws all of it anew, so an interval over seeds covers the data, the start and the questions. What is finished is kept:
+seed draws rows, questions and a start of random weights anew, so an interval over seeds covers them. What is finished is kept:
 repeated, the command goes on, grades all replies again and writes the page."""
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Literal, TextIO
@@ -54,7 +55,7 @@ class Options:
     weight: float | None = None
     """weight of the sub-optimal class"""
     quality: float | None = None
-    """share of the sub-optimal answers that are right"""
+    """share of the sub-optimal answers that keep the carries, of sums that have any"""
     shuffle_conditions: bool = False
     """deal the conditions out to the rows at random, in every arm: the null control"""
     jobs: int | None = None
@@ -132,11 +133,22 @@ def run(options: Options, setting: Setting) -> None:
     results = collect(jobs, setting, at)
     write_json(options.folder / RESULTS_FILE, results.as_json())
     report = options.folder / REPORT_FILE
-    write_report(report, results)
+    write_report(report, results, command_of(options))
     if options.json:
-        print(json.dumps(results.as_json()))
+        print(json.dumps(results.as_json(), allow_nan=False))
         return
     print("\n" + table(results) + f"\n\nReport: {report}")
+
+
+def command_of(options: Options) -> str:
+    """The command line of options that differ from the defaults."""
+    words = ["ochat", "experiment", "ablation"]
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(words)
 
 
 def keep_to_setting(folder: Path, setting: Setting, base: Path | None) -> None:

@@ -5,6 +5,7 @@ Each plot is also written as a file beside the page, so that it can be shown els
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LIMITS = (
-    "A model of this size on arithmetic says that the mechanism works: the condition separates what the sources do, and the weight "
-    "decides whose way counts where they share parameters. It doesn't say how much a 7B model gains on open-ended chat. There the "
-    "base model knows most of the task, sources differ in style more than in a systematic mistake, answers are judged rather than "
-    "checked, and a share of expert data is thousands of conversations rather than a hundred and fifty."
+    "A small model on arithmetic shows the mechanism: the condition separates what the sources do, and the weight decides whose way "
+    "counts where they share parameters. It doesn't say how much a 7B model gains on open-ended chat. There the base model knows "
+    "most of the task, sources differ in style more than in a systematic mistake, answers are judged rather than checked, and a share "
+    "of expert data is thousands of conversations."
 )
 
 
-def write_report(path: Path, results: Results) -> None:
-    """Write the page, and its plots in the folder `figures` beside it."""
+def write_report(path: Path, results: Results, command: str) -> None:
+    """Write the page, and its plots in the folder `figures` beside it; `command` is what makes them."""
     figures: dict[str, str] = {}
     sections = [
         "".join(f"<p>{html.escape(line)}</p>" for line in verdict(results)),
@@ -49,7 +50,7 @@ def write_report(path: Path, results: Results) -> None:
         section("Curves", _curves(results, figures)),
         *(section(f"Sweep: {_words(name)}", _sweep(name, values, figures)) for name, values in results.sweeps.items()),
         section("What doesn't carry over", iter([f"<p>{LIMITS}</p>"])),
-        _settings(results),
+        _settings(results, command),
     ]
     write_text(path, page(f"Ablation: {escaped(results.setting.name)}", sections))
     for name, svg in figures.items():
@@ -58,7 +59,7 @@ def write_report(path: Path, results: Results) -> None:
 
 def _words(name: str) -> str:
     return {"expert_share": "share of expert rows", "weight": "weight of the sub-optimal class"}.get(
-        name, "share of the sub-optimal answers that are right"
+        name, "share of the sub-optimal answers that keep the carries"
     )
 
 
@@ -83,12 +84,23 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
     yield figures["arms"]
     n = len(results.seeds)
     yield caption(
-        f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: rows, beginning and questions are all drawn anew), and "
-        f"each seed as a dot. {results.setting.n_test} questions each that no row answers; greedy replies."
+        f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: {_drawn(results)} are drawn anew; not corrected for "
+        f"looking at many arms), and each seed as a dot. {results.setting.n_test} questions each that no row answers; greedy replies "
+        f"of at most {results.setting.max_reply_tokens} tokens: for a model that wasn't trained to answer shortly its share is a "
+        "lower bound."
     )
     head = "".join(
         f"<th>{cell}</th>"
-        for cell in ("arm", "right", "carries forgotten", "under the other condition", "C-RLFT's lead", "epochs", "seconds")
+        for cell in (
+            "arm",
+            "right",
+            "carries forgotten",
+            "under the other condition",
+            "C-RLFT's lead",
+            "share of the full length",
+            "steps",
+            "seconds",
+        )
     )
     full, rows = results.arms.get(C_RLFT.name), ""
     for (name, runs), estimate in zip(results.arms.items(), estimates, strict=True):
@@ -98,24 +110,26 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
             f"{mean_of_runs([run.mistaken[run.conditions[0]] for run in runs]).value:.3f}",
             f"{mean_of_runs([run.accuracy[other[0]] for run in runs]).value:.3f}" if other else "–",
             _unbroken(difference(full, runs).signed()) if full and name != C_RLFT.name else "–",
-            ", ".join("+".join(f"{share:g}" for share in run.shares) for run in runs) if _chosen(runs) else "1",
+            ", ".join(dict.fromkeys("+".join(f"{share:g}" for share in run.shares) for run in runs)) or "–",
+            f"{mean_of_runs([run.steps for run in runs]).value:,.0f}",
             f"{mean_of_runs([run.seconds for run in runs]).value:.0f}",
         ]
         rows += f"<tr><th>{escaped(BY_NAME[name].title)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
     yield caption(
-        "Carries forgotten: of the questions with a carry, the share answered as the sub-optimal source does. Epochs: the share of "
-        "the full length that was trained, by stage; where there was a choice, what a hundred other questions preferred. The lead is "
-        "the mean of each seed's own difference."
+        "Carries forgotten: of the questions with a carry, the share answered as the sub-optimal source does. Of the full length: "
+        "by stage; where there was a choice, what "
+        f"{results.setting.n_validation} other questions preferred, each length trained by itself. Steps: of the chosen ones. The "
+        "lead is the mean of each seed's own difference."
     )
+
+
+def _drawn(results: Results) -> str:
+    return "rows, beginning and questions" if results.setting.shape is not None else "rows and questions"
 
 
 def _unbroken(text: str) -> str:
     return text.replace(" ", "&nbsp;")
-
-
-def _chosen(runs: Sequence[ArmRun]) -> bool:
-    return any(run.shares != (1.0,) for run in runs)
 
 
 def _whisker(axes: "Axes", estimate: Estimate, place: float, *, upright: bool = False) -> None:
@@ -200,13 +214,14 @@ def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
 
         return on
 
+    opened = results.setting.task.reversed
     figures["states"] = plots([draw(name, path) for name, path in shown], height=3.4)
     yield figures["states"]
     yield legend(colours)
     yield caption(
-        f"The last layer's state from which the first token that a carry decides is predicted, for the same questions under each condition, projected on "
-        f"their two principal components; seed {results.arms[shown[0][0]][0].seed}. A line joins the two states of a question: "
-        "where it is long, the condition changes the answer."
+        f"The last layer's state from which {'the first token that a carry decides' if opened else 'the answer'} is predicted, for the "
+        "same questions under each condition, projected on their two principal components; seed "
+        f"{results.arms[shown[0][0]][0].seed}. A line joins the two states of a question."
     )
 
 
@@ -223,6 +238,8 @@ def _curves(results: Results, figures: dict[str, str]) -> Iterator[str]:
         def on(axes: "Axes") -> None:
             for source, colour in colours.items():
                 own = [line for line in lines if source in line["classes"]]
+                if not own:
+                    continue  # its weight is 0
                 steps, values = (
                     np.array(x, float) for x in zip(*((w["step"], w["classes"][source]["nll"]) for w in own), strict=True)
                 )
@@ -239,8 +256,8 @@ def _curves(results: Results, figures: dict[str, str]) -> Iterator[str]:
     yield figures["curves"]
     yield legend(colours)
     yield caption(
-        f"The loss of each source's answers while training, without weights; seed {results.arms[shown[0]][0].seed}. The sub-optimal source's "
-        "can't fall to 0: whether it forgets the carries of a new question is chance."
+        f"The loss of each source's answers while training, without weights; seed {results.arms[shown[0]][0].seed}. Whether the "
+        "sub-optimal source forgets the carries of a question is chance, so that its loss falls further only as rows are learned by heart."
     )
 
 
@@ -265,10 +282,14 @@ def _sweep(name: str, values: Sequence[SweepValue], figures: dict[str, str]) -> 
     yield legend(colours)
     seeds = sorted({run.seed for at in values for runs in at.arms.values() for run in runs})
     told = [line for arm in arms if arm != C_RLFT.name and (line := sweep_verdict(values, arm))]
-    yield caption(f"Means over up to {len(seeds)} seeds with 95 % intervals. {' '.join(told)}")
+    yield caption(
+        f"Means over up to {len(seeds)} seeds with 95 % intervals; an arm that doesn't depend on what is turned has one value. "
+        f"Few seeds: what isn't told apart may still differ. {' '.join(told)}"
+    )
 
 
-def _settings(results: Results) -> str:
-    given = {**asdict(results.setting), **asdict(results.point), "seeds": results.seeds}
-    rows = "".join(f"<tr><th>{escaped(name)}</th><td>{escaped(str(value))}</td></tr>" for name, value in given.items())
-    return f"<details><summary>Settings</summary><table>{rows}</table></details>"
+def _settings(results: Results, command: str) -> str:
+    made = {"command": command, "ochat": version("ochat-crlft"), "machine": "; ".join(results.machines) or "not noted"}
+    given = {**made, **asdict(results.setting), **asdict(results.point), "seeds": results.seeds}
+    rows = "".join(f"<tr><th>{escaped(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in given.items())
+    return f"<details open><summary>Command, machine and settings</summary><table>{rows}</table></details>"

@@ -16,8 +16,10 @@ from ochat.experiment.ablation_run import (
     read_mistaken,
     replies_file,
 )
-from ochat.experiment.arms import ARMS, BY_NAME, C_RLFT, SHUFFLED
+from ochat.experiment.arms import ARMS, BASE, BY_NAME, C_RLFT, SHUFFLED
 from ochat.experiment.settings import SWEEPS, Point, Setting, sweep_points
+
+SWEPT_ARMS = {arm for _, arms in SWEEPS.values() for arm in arms}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ArmRun:
     shares: tuple[float, ...]
     steps: int
     seconds: float
+    machine: str  # empty where it wasn't noted
     losses: Mapping[str, Mapping[str, float]]  # nats a token of each source's answers, by condition
 
 
@@ -46,15 +49,31 @@ def read_arm(job: Job) -> ArmRun:
             into[condition] = sum(graded) / len(graded)
     losses_file = job.folder / LOSSES_FILE
     losses = json.loads(losses_file.read_text(encoding="utf-8")) if losses_file.is_file() else {}
-    return ArmRun(job.seed, conditions, accuracy, mistaken, tuple(done["shares"]), sum(done["steps"]), done["seconds"], losses)
+    return ArmRun(
+        job.seed,
+        conditions,
+        accuracy,
+        mistaken,
+        tuple(done["shares"]),
+        sum(done["steps"]),
+        done["seconds"],
+        done.get("machine", ""),
+        losses,
+    )
 
 
 @dataclass(frozen=True)
 class SweepValue:
-    """The arms at one value of a sweep."""
+    """The arms at one value of a sweep; those that don't depend on it are the same at each."""
 
     value: float
     arms: Mapping[str, Sequence[ArmRun]]
+
+    @property
+    def leads(self) -> dict[str, Estimate]:
+        """By how much more C-RLFT is right than each other arm, over the seeds that both have."""
+        full = self.arms.get(C_RLFT.name, ())
+        return {arm: difference(full, runs) for arm, runs in self.arms.items() if full and arm != C_RLFT.name}
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,12 @@ class Results:
         """The seeds of the arms."""
         return sorted({run.seed for runs in self.arms.values() for run in runs})
 
+    @property
+    def machines(self) -> list[str]:
+        """What the runs were computed on, as far as it was noted."""
+        at = [value.arms for values in self.sweeps.values() for value in values]
+        return sorted({run.machine for arms in (self.arms, *at) for runs in arms.values() for run in runs} - {""})
+
     def as_json(self) -> dict[str, Any]:
         """The runs' figures, and what they come to."""
         full = self.arms.get(C_RLFT.name, ())
@@ -79,19 +104,25 @@ class Results:
             "setting": asdict(self.setting),
             "point": asdict(self.point),
             "seeds": self.seeds,
+            "machines": self.machines,
             "arms": {
                 name: {
                     "title": BY_NAME[name].title,
-                    "accuracy": asdict(accuracy(runs)),
-                    "below_c_rlft": asdict(difference(full, runs)) if full and name != C_RLFT.name else None,
-                    "condition_effect": asdict(condition_effect(runs)) if len(runs[0].conditions) > 1 else None,
+                    "accuracy": accuracy(runs).as_json(),
+                    "below_c_rlft": difference(full, runs).as_json() if full and name != C_RLFT.name else None,
+                    "condition_effect": condition_effect(runs).as_json() if len(runs[0].conditions) > 1 else None,
                     "runs": [asdict(run) for run in runs],
                 }
                 for name, runs in self.arms.items()
             },
             "sweeps": {
                 name: [
-                    {"value": at.value, "arms": {arm: asdict(accuracy(runs)) for arm, runs in at.arms.items()}} for at in values
+                    {
+                        "value": at.value,
+                        "arms": {arm: accuracy(runs).as_json() for arm, runs in at.arms.items()},
+                        "c_rlft_leads": {arm: lead.as_json() for arm, lead in at.leads.items()},
+                    }
+                    for at in values
                 ]
                 for name, values in self.sweeps.items()
             },
@@ -111,8 +142,9 @@ def collect(jobs: Sequence[Job], setting: Setting, at: Point) -> Results:
     for name, (values, of_arms) in SWEEPS.items():
         points = list(zip(values, sweep_points(name, at), strict=True))
         if any(point != at and point in found for _, point in points):
+            same = {arm: runs for arm, runs in found.get(at, {}).items() if arm in SWEPT_ARMS and arm not in of_arms}
             sweeps[name] = [
-                SweepValue(value, {arm: found[point][arm] for arm in of_arms if arm in found[point]})
+                SweepValue(value, {arm: found[point][arm] for arm in of_arms if arm in found[point]} | same)
                 for value, point in points
                 if point in found
             ]
@@ -147,39 +179,46 @@ def verdict(results: Results) -> list[str]:
     if len(results.seeds) < 2:
         return ["One seed says nothing about the next: give two or more, as --seeds 3."]
     full = results.arms[C_RLFT.name]
-    others = {name: difference(full, runs) for name, runs in results.arms.items() if name not in (C_RLFT.name, SHUFFLED.name)}
+    no_rivals = (C_RLFT.name, SHUFFLED.name, BASE.name)
+    others = {name: difference(full, runs) for name, runs in results.arms.items() if name not in no_rivals}
     lines = []
     for title, chosen in (
         ("Better than C-RLFT (C-RLFT's lead, 95 % interval)", [name for name, d in others.items() if d.high < 0]),
-        ("Not told apart from C-RLFT", [name for name, d in others.items() if d.low <= 0 <= d.high]),
+        ("Not told apart from C-RLFT by these seeds", [name for name, d in others.items() if d.low <= 0 <= d.high]),
         ("C-RLFT is better than", [name for name, d in others.items() if d.low > 0]),
     ):
         if chosen:
             told = "; ".join(f"{BY_NAME[name].title} ({others[name].signed()})" for name in chosen)
             lines.append(f"{title}: {told}.")
-    if SHUFFLED.name in results.arms:
-        effect = condition_effect(results.arms[SHUFFLED.name])
-        vanished = effect.low <= 0 <= effect.high
+    effect = condition_effect(full)
+    lines.append(f"The same models are right by {effect.signed()} more under the expert's condition than under the other.")
+    if results.point.shuffled:
+        lines.append("In every arm the conditions were dealt out to the rows at random: there this effect should vanish.")
+    elif SHUFFLED.name in results.arms:
+        null = condition_effect(results.arms[SHUFFLED.name])
+        vanished = null.low <= 0 <= null.high
         lines.append(
-            f"Null control: with conditions shuffled between rows the condition's effect is {effect.signed()}: "
+            f"Null control: with conditions shuffled between rows that effect is {null.signed()}: "
             + (
-                "it vanishes, as it should."
+                "0 is within its interval, as it should be."
                 if vanished
-                else "it does NOT vanish, so something else than the condition is at work."
+                else "0 is NOT within its interval, so something else than the condition is at work."
             )
         )
     return lines
 
 
 def sweep_verdict(values: Sequence[SweepValue], other: str) -> str:
-    """Where in a sweep C-RLFT is better than another arm, in words."""
-    of_sign: dict[str, list[str]] = {"better": [], "not told apart": [], "worse": []}
-    for at in values:
-        if C_RLFT.name in at.arms and other in at.arms:
-            d = difference(at.arms[C_RLFT.name], at.arms[other])
-            of_sign["better" if d.low > 0 else "worse" if d.high < 0 else "not told apart"].append(f"{at.value:g}")
-    told = ", ".join(f"{sign} at {', '.join(places)}" for sign, places in of_sign.items() if places)
-    return f"C-RLFT beside {BY_NAME[other].title}: {told}." if told else ""
+    """By how much C-RLFT is better than another arm along a sweep, and where that is more than 0, in words."""
+    leads = {at.value: at.leads[other] for at in values if other in at.leads}
+    of_sign = {
+        "better": [value for value, lead in leads.items() if lead.low > 0],
+        "not told apart": [value for value, lead in leads.items() if lead.low <= 0 <= lead.high],
+        "worse": [value for value, lead in leads.items() if lead.high < 0],
+    }
+    told = ", ".join(f"{sign} at {', '.join(f'{v:g}' for v in at)}" for sign, at in of_sign.items() if at)
+    figures = "; ".join(f"{value:g}: {lead.signed()}" for value, lead in leads.items())
+    return f"C-RLFT's lead over {BY_NAME[other].title}: {told} ({figures})." if told else ""
 
 
 def table(results: Results) -> str:

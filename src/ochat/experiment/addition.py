@@ -4,7 +4,6 @@ The expert adds. The sub-optimal source is right now and then, and else forgets 
 of digits; only right answers teach carries, and the sub-optimal source gives mostly none."""
 
 import random
-from collections.abc import Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,20 +23,17 @@ class Addition:
 
     n_digits: int
     template: str = "{a}+{b}"
-    base: int = 10  # of the written numbers, at most 10: the smaller, the less there is to learn
     # Numbers written with all their places, 07+35 as 042: rows of one length, for a model that starts from nothing.
     padded: bool = False
     # Answers from the units up, 042 as 240: a carry is then known when it's needed, and small models learn it soon.
     reversed: bool = False
 
-    def draw(self, n: int, rng: random.Random, without: Set[Pair] = frozenset()) -> list[Pair]:
-        """n different pairs of numbers with so many digits, none of them in `without`."""
-        smallest = 0 if self.padded else self.base ** (self.n_digits - 1)
+    def draw(self, n: int, rng: random.Random) -> list[Pair]:
+        """n different pairs of numbers with so many digits."""
+        smallest = 0 if self.padded else 10 ** (self.n_digits - 1)
         drawn: dict[Pair, None] = {}
         while len(drawn) < n:
-            pair = Pair(*(rng.randrange(smallest, self.base**self.n_digits) for _ in range(2)))
-            if pair not in without:
-                drawn[pair] = None
+            drawn[Pair(*(rng.randrange(smallest, 10**self.n_digits) for _ in range(2)))] = None
         return list(drawn)
 
     def question(self, pair: Pair) -> str:
@@ -50,8 +46,8 @@ class Addition:
 
     def without_carries(self, pair: Pair) -> str:
         """The sum of each place alone: the systematic mistake. Equal to the sum where nothing is carried."""
-        places = [self.base**place for place in range(self.n_digits)]
-        return self._answer(sum((pair.a // place + pair.b // place) % self.base * place for place in places))
+        places = [10**place for place in range(self.n_digits)]
+        return self._answer(sum((pair.a // place + pair.b // place) % 10 * place for place in places))
 
     def has_carry(self, pair: Pair) -> bool:
         """Whether the two answers differ."""
@@ -70,8 +66,4 @@ class Addition:
         return text[::-1] if self.reversed else text
 
     def _number(self, number: int, n_digits: int) -> str:
-        digits = ""
-        while number or not digits:
-            number, digit = divmod(number, self.base)
-            digits = str(digit) + digits
-        return digits.zfill(n_digits) if self.padded else digits
+        return str(number).zfill(n_digits) if self.padded else str(number)

@@ -1,7 +1,7 @@
 """The ablation's arms: what each makes of the same data. Plain data and pure functions; training them is `ablation_run`'s.
 
-All arms of a seed see as many rows in as many steps, but for those whose number of epochs validation questions choose, since a
-few rows seen a thousand times are learned by heart."""
+All arms of a seed see about as many rows, as whole epochs and steps of equal tokens allow, but for those whose number of epochs
+validation questions choose, since a few rows seen a thousand times are learned by heart. How many steps each had is reported."""
 
 import random
 from collections.abc import Sequence
@@ -52,6 +52,7 @@ _SOME_EPOCHS = (1 / 16, 1 / 4, 1.0)
 C_RLFT = Arm("c-rlft", "C-RLFT", conditions=True, weights=True)
 NEITHER = Arm("neither", "plain SFT on all")
 EXPERT_ONLY = Arm("expert-only", "expert only, epochs chosen", (Stage("expert", _SOME_EPOCHS),))
+BASE = Arm("base", "the model to start from", ())
 SHUFFLED = Arm("shuffled", "C-RLFT, conditions shuffled", conditions=True, weights=True, shuffled=True)
 ARMS = (
     C_RLFT,
@@ -63,7 +64,7 @@ ARMS = (
     Arm("two-stage", "sub-optimal, then expert", (Stage("suboptimal", (0.75,)), Stage("expert", (1 / 64, 1 / 16, 1 / 4)))),
     Arm("filtered", "SFT on what a verifier passes", (Stage("right"),)),
     SHUFFLED,
-    Arm("base", "the model to start from", ()),
+    BASE,
 )
 BY_NAME = {arm.name: arm for arm in ARMS}
 

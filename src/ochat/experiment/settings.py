@@ -69,7 +69,7 @@ TINY = Setting(
 # Its training is as short as two cores allow; found with seeds 101 and 102.
 SMOLLM2 = Setting(
     name="smollm2",
-    task=Addition(n_digits=2, template="{a}+{b}"),
+    task=Addition(n_digits=2),
     model_type="openchat_smollm2",
     conditions=("GPT4 Correct", "GPT3"),
     n_rows=1000,

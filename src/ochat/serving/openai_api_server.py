@@ -143,6 +143,8 @@ def fit_to_cpu(args: Namespace, environ: MutableMapping[str, str]) -> str:
     threads = (
         f"threads on cores {environ[THREADS_BIND]}" if THREADS_BIND in environ else f"{environ['OMP_NUM_THREADS']} threads"
     )
+    if args.enforce_eager:  # else vLLM's functions for logprobs and sampling are still compiled when first asked for
+        environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     mode = "eager mode" if args.enforce_eager else "compiled"
     return f"ochat: on the CPU: {mode}, {threads}, {room} GiB for the KV cache."
 
