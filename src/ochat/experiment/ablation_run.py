@@ -4,7 +4,6 @@ Everything is kept in the arm's folder: rows, runs with their logs and final che
 so that whatever is interrupted is repeated, its training from the last saved step."""
 
 import json
-import platform
 import random
 import shutil
 import time
@@ -133,6 +132,8 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 def _run(job: Job) -> None:
+    from ochat.training.cost import machine
+
     started = time.monotonic()
     setting, arm = job.setting, job.arm
     drawn = draw(setting, job.point, job.seed)
@@ -156,21 +157,9 @@ def _run(job: Job) -> None:
             "shares": chosen,
             "steps": n_steps,
             "seconds": round(time.monotonic() - started, 1),  # of this process: those of an interrupted one aren't counted
-            "machine": _machine(),
+            "machine": machine(),
         },
     )
-
-
-def _machine() -> str:
-    """What computes this run: another processor, or another number of threads, rounds otherwise."""
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def _stage(job: Job, number: int, stage: Stage, drawn: Drawn, base: Path) -> tuple[Path, float, int]:
