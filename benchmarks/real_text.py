@@ -185,9 +185,8 @@ def main() -> None:
         rows = draw_rows(options.train, seed)
         for arm in ARMS:
             models.append((arm, train(options.folder / f"seed-{seed}" / arm, base, arm_rows(rows, arm), seed)))
-    found: dict[
-        tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]
-    ] = {}  # arm, source, condition: a seed's sums and counts
+    # By arm, source and condition: each seed's sums and counts.
+    found: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     said: dict[str, list[list[str]]] = {
         "the strong model's answers": [[pair["gpt4"] for pair in pairs[:N_REPLIES]]],
         "the weak model's answers": [[pair["davinci003"] for pair in pairs[:N_REPLIES]]],

@@ -19,7 +19,6 @@ autocast over float32 weights (`--precisions bf16-autocast` measures that); ours
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -204,6 +203,8 @@ def summary(options: argparse.Namespace, results: dict[tuple[str, str, str], lis
             if other["arm"] != "ours" and all(other[key] == row[key] for key in ("precision", "distribution"))
         ]
         row["to_best_peer"] = row["tokens_per_second"] / max(peers) if peers else None
+    from ochat.training.cost import processor  # loads torch, after the measuring
+
     config = {name: value for name, value in vars(options).items() if name not in ("environments", "json")}
     return {
         "date": date.today().isoformat(),
@@ -212,17 +213,6 @@ def summary(options: argparse.Namespace, results: dict[tuple[str, str, str], lis
         "rows": rows,
         "padding": {name: padding(name) for name in options.distributions},
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor()
 
 
 def padded_batches(distribution: str, rows: int, *, grouped: bool) -> list[list[int]]:

@@ -41,6 +41,7 @@ def test_losses_are_told_over_prompts_and_over_seeds(real_text: ModuleType) -> N
     assert json.loads(json.dumps(figures, allow_nan=False))["losses"][0]["over_seeds"]["low"] is None
     apart = figures["differences"]["strong answers: weak condition − strong condition"]
     assert apart["over_prompts"]["value"] == pytest.approx(1.5)  # of 1 and 2
+    assert apart["over_prompts"]["low"] == pytest.approx(0.52, abs=1e-3)  # two prompts, not four
     assert apart["over_seeds"]["low"] == pytest.approx(1.5)  # both seeds say the same
 
 

@@ -67,14 +67,19 @@ def peak_flops(device: torch.device) -> float | None:
     return next((_PEAKS[known] for known in sorted(_PEAKS, key=len, reverse=True) if known in name), None)
 
 
+def processor() -> str:
+    """The processor's name, or its kind where the system doesn't tell."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def machine() -> str:
     """What computes in this process: another processor, or another number of threads, rounds otherwise."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def standing_bytes(model: torch.nn.Module, *, eight_bit: bool, shards: int) -> dict[str, int]:
