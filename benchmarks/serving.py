@@ -1,6 +1,7 @@
 """Our server beside bare vLLM, llama.cpp's and `transformers serve`: speed, waiting, overload.
 
     python benchmarks/serving.py --part throughput --rounds 3     # ours, vllm, ours, vllm …
+    python benchmarks/serving.py --part first-token
     python benchmarks/serving.py --part peers --install           # makes llama.cpp's environment, outside of the repository
     python benchmarks/serving.py --part overload --seconds 300
     python benchmarks/serving.py --part gateway                   # a second, whatever else the machine does
@@ -19,6 +20,7 @@ All on the embedded base model, streamed, with `ignore_eos`; the client is aioht
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import random
@@ -28,8 +30,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +49,8 @@ HERE = Path(__file__).parent
 LLAMA_CPP = "xllamacpp==2026.10.11549"
 START_SECONDS = 600
 ARMS = ("ours", "vllm", "llama.cpp", "transformers")
-PARTS = ("throughput", "peers", "overload", "gateway")
+PARTS = ("throughput", "first-token", "peers", "overload", "gateway")
+FIRST_TOKEN_ORDER = ("ours", "vllm", "vllm", "ours")  # in which they are started
 LEVELS = {"throughput": (1, 8, 32, 128), "peers": (1, 8, 32)}
 WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
 KV_CACHE_BYTES = 2 * 1024**3
@@ -128,20 +131,45 @@ async def ask(session: aiohttp.ClientSession, server: Server, prompt: str, token
     return timing
 
 
-async def first_tokens_in_turn(servers: tuple[Server, Server], n: int, words: int) -> tuple[float, float, float]:
-    """Median seconds to the first token of each of two servers, and of their difference, asked in turn for a reply to the same
-    prompt: what else the machine does falls on both alike."""
-    pairs: list[tuple[float, ...]] = []
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """95 % interval of the median, from the order of the values: the ranks are those of a fair coin's tosses."""
+    ordered, n = sorted(values), len(values)
+    spread = 0.98 * n**0.5
+    return ordered[max(0, math.floor(n / 2 - spread) - 1)], ordered[min(n - 1, math.ceil(n / 2 + spread))]
+
+
+async def first_tokens_in_turn(servers: Sequence[Server], n: int, words: int) -> list[list[float]]:
+    """Seconds to the first token of each server, for each prompt that all of them replied to. The servers are asked one after the
+    other, in an order that is drawn for each prompt: what else the machine does falls on all alike."""
+    found: list[list[float]] = []
+    draw = random.Random(3)
     async with session_of() as session:
-        for number, prompt in enumerate(prompts(n, words, seed=2)):
-            order = servers if number % 2 else servers[::-1]
-            found = {server.name: await ask(session, server, prompt, 1) for server in order}
-            if all(timing.times for timing in found.values()):
-                pairs.append(tuple(found[server.name].times[0] for server in servers))
-    if not pairs:
-        raise SystemExit("There was no reply from both servers, so there's nothing to compare.")
-    first, second = zip(*pairs, strict=True)
-    return statistics.median(first), statistics.median(second), statistics.median(a - b for a, b in pairs)
+        for prompt in prompts(n, words, seed=2):
+            timings = {
+                number: await ask(session, servers[number], prompt, 1)
+                for number in draw.sample(range(len(servers)), len(servers))
+            }
+            if all(timing.times for timing in timings.values()):
+                found.append([timings[number].times[0] for number in range(len(servers))])
+    if not found:
+        raise SystemExit("No prompt had a reply from every server, so there's nothing to compare.")
+    return found
+
+
+def first_token_table(names: Sequence[str], seconds: list[list[float]]) -> str:
+    """Each server's median, and the median over prompts of how much longer ours took than vllm: what a start happens to make of a server,
+    such as where its memory lies, is told by two of the same name."""
+    lines = [f"{name:<6} {1000 * statistics.median(row[n] for row in seconds):>7.1f} ms" for n, name in enumerate(names)]
+
+    def mean(row: list[float], of: str) -> float:
+        return statistics.mean(value for name, value in zip(names, row, strict=True) if name == of)
+
+    differences = [1000 * (mean(row, "ours") - mean(row, "vllm")) for row in seconds]
+    low, high = median_interval(differences)
+    lines.append(
+        f"ours - vllm: {statistics.median(differences):+.2f} ms ({low:+.2f} to {high:+.2f}, 95 %, {len(seconds)} prompts)"
+    )
+    return "\n".join(lines)
 
 
 async def measure(server: Server, round: int, in_flight: int, n_requests: int, words: int, tokens: int) -> Measured:
@@ -418,20 +446,21 @@ def table(measured: list[Measured]) -> str:
                 f"{in_flight:>9}  {name:<13} {statistics.median(rates):>7.1f}  {first[0]:>8.1f} {first[1]:>8.1f}  "
                 f"{between[0]:>7.1f} {between[1]:>7.1f}   {f'{failed} failed' if failed else ''}"
             )
-        ratio = paired_ratio([m for m in measured if m.in_flight == in_flight])
-        if ratio:
-            lines.append(f"{'':>9}  ours / vllm   {ratio:>7.3f}")
+        ratios = paired_ratios([m for m in measured if m.in_flight == in_flight])
+        if ratios:
+            low, high = median_interval(ratios)
+            lines.append(
+                f"{'':>9}  ours / vllm   {statistics.median(ratios):>7.3f}   {low:.3f} to {high:.3f} (95 %, {len(ratios)} rounds)"
+            )
     return "\n".join(lines)
 
 
-def paired_ratio(measured: list[Measured]) -> float | None:
-    """Median over rounds of ours against vllm's mean of the runs before and after it (or the one that there is)."""
+def paired_ratios(measured: list[Measured]) -> list[float]:
+    """Of each of vllm's runs, how much faster ours was in the mean of the runs before and after it."""
     ours = [m.tokens_per_second for m in measured if m.server == "ours"]
     bare = [m.tokens_per_second for m in measured if m.server == "vllm"]
-    if not ours or not bare:
-        return None
     # The order is ours, vllm, ours, vllm …: vllm's run number n stands between ours' n and n + 1.
-    return statistics.median(statistics.mean(ours[n : n + 2]) / rate for n, rate in enumerate(bare))
+    return [statistics.mean(ours[n : n + 2]) / rate for n, rate in enumerate(bare)] if ours else []
 
 
 def print_overload(found: dict[str, Any]) -> None:
@@ -466,7 +495,7 @@ def main() -> None:
     parser.add_argument("--per-slot", type=int, default=3, help="requests for each in flight; at least 8 in all (%(default)s)")
     parser.add_argument("--words", type=int, default=40, help="of a prompt (%(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply (%(default)s)")
-    parser.add_argument("--pairs", type=int, default=200, help="prompts that ours and vllm get in turn (%(default)s)")
+    parser.add_argument("--prompts", type=int, default=200, help="prompts of the part first-token (%(default)s)")
     parser.add_argument("--capacity", type=int, default=32, help="replies that ours makes at once under overload (%(default)s)")
     parser.add_argument("--seconds", type=int, default=300, help="of overload (%(default)s)")
     parser.add_argument("--model", type=Path, help="folder of the base model; made when left out")
@@ -481,7 +510,7 @@ def main() -> None:
     measured: list[Measured] = []
     starts: dict[str, float] = {}
     found: dict[str, Any] = {}
-    in_turn: tuple[float, ...] = ()
+    in_turn: list[list[float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.part == "gateway":
@@ -517,7 +546,14 @@ def main() -> None:
                         for server in (ours, bare):
                             at(server, round, in_flight)
                     at(ours, options.rounds, in_flight)  # it begins and ends with ours
-                in_turn = asyncio.run(first_tokens_in_turn((ours, bare), options.pairs, options.words))
+        elif options.part == "first-token":
+            with ExitStack() as stack:
+                servers = []
+                for number, name in enumerate(FIRST_TOKEN_ORDER):
+                    own = folder / str(number)
+                    own.mkdir()
+                    servers.append(stack.enter_context(running(name, model, own, options.environments, [])))
+                in_turn = asyncio.run(first_tokens_in_turn(servers, options.prompts, options.words))
         elif options.part == "peers":
             for arm in options.arm or ARMS:
                 with running(arm, model, folder, options.environments, []) as server:
@@ -546,15 +582,12 @@ def main() -> None:
         )
     elif found:
         print_overload(found)
+    elif in_turn:
+        print(first_token_table(FIRST_TOKEN_ORDER, in_turn))
     else:
         for arm, seconds in starts.items():
             print(f"{arm}: from start to first token {seconds:.1f} s")
         print(table(measured))
-        if in_turn:
-            ours_ms, bare_ms, difference = (1000 * seconds for seconds in in_turn)
-            print(
-                f"first token, {options.pairs} prompts in turn: ours {ours_ms:.1f} ms, vllm {bare_ms:.1f}, median difference {difference:+.2f}"
-            )
 
 
 if __name__ == "__main__":

@@ -50,8 +50,14 @@ def test_a_run_is_compared_with_those_before_and_after_it(serving: ModuleType) -
 
     # The machine slows down evenly: 110, 100, 90 and so on. Ours is as fast as vllm, whatever the order.
     rows = [run("ours", 110), run("vllm", 100), run("ours", 90), run("vllm", 80), run("ours", 70)]
-    assert serving.paired_ratio(rows) == pytest.approx(1.0)
-    assert serving.paired_ratio(rows[:1]) is None
+    assert serving.paired_ratios(rows) == pytest.approx([1.0, 1.0])
+    assert serving.paired_ratios(rows[:1]) == serving.paired_ratios(rows[1:2]) == []
+
+
+def test_the_medians_interval_is_that_of_the_orders_ranks(serving: ModuleType) -> None:
+    # Conover, Practical Nonparametric Statistics: of 100 values the 40th and the 61st (binomial, p = 1/2).
+    assert serving.median_interval([float(rank) for rank in range(100, 0, -1)]) == (40, 61)
+    assert serving.median_interval([5.0]) == (5.0, 5.0)
 
 
 def test_overload_tells_what_the_excess_got(serving: ModuleType) -> None:
@@ -67,17 +73,23 @@ def test_overload_tells_what_the_excess_got(serving: ModuleType) -> None:
     assert len(found["health"]) == 3
 
 
-def test_two_servers_are_asked_in_turn_and_each_goes_first_as_often(serving: ModuleType) -> None:
+def test_all_servers_get_each_prompt_in_a_drawn_order(serving: ModuleType) -> None:
     with toy_server() as first, toy_server() as second:
         headers = {"Authorization": f"Bearer {KEY}"}
-        servers = (serving.Server("ours", first.url, "toy", headers), serving.Server("vllm", second.url, "toy", headers))
-        ours, bare, difference = asyncio.run(serving.first_tokens_in_turn(servers, 6, 3))
+        servers = [serving.Server("ours", first.url, "toy", headers), serving.Server("vllm", second.url, "toy", headers)]
+        found = asyncio.run(serving.first_tokens_in_turn(servers, 6, 3))
         refused = serving.Server("vllm", second.url, "toy", {})
-        with pytest.raises(SystemExit, match="no reply"):
-            asyncio.run(serving.first_tokens_in_turn((servers[0], refused), 2, 3))
+        with pytest.raises(SystemExit, match="No prompt"):
+            asyncio.run(serving.first_tokens_in_turn([servers[0], refused], 2, 3))
     assert [request["messages"] for request in first.asked][:6] == [request["messages"] for request in second.asked][:6]
-    assert min(ours, bare) > 0.001
-    assert abs(difference) < max(ours, bare)
+    assert [len(row) for row in found] == [2] * 6
+    assert min(map(min, found)) > 0.001
+
+
+def test_the_first_tokens_difference_is_that_of_the_means_for_each_prompt(serving: ModuleType) -> None:
+    told = serving.first_token_table(("ours", "vllm", "vllm", "ours"), [[0.2, 0.1, 0.1, 0.2], [0.3, 0.1, 0.3, 0.3]] * 50)
+    assert "vllm     200.0 ms" in told
+    assert "ours - vllm: +100.00 ms (+100.00 to +100.00, 95 %, 100 prompts)" in told
 
 
 def test_the_gateways_own_time_is_measured_on_requests_that_it_lets_through(serving: ModuleType, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ochat.serving.gateway import Gateway
+from ochat.serving.keys import Key, hashed, write_keys
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"messages": []}'
@@ -146,3 +148,44 @@ def test_with_keys_every_path_but_the_health_checks_asks_for_one() -> None:
         assert call([BODY], path, method, keys, authorization="Basic secret")[0] == 401
     assert call([b""], "/health", "GET", keys)[0] == 200
     assert call([b""], CHAT, "OPTIONS", keys)[0] == 200
+
+
+@pytest.mark.parametrize("sent_by", [(3,), (1, 2)])  # the sizes of the bodies that a reply is sent in
+def test_a_client_that_has_its_reply_may_ask_again_at_once(tmp_path: Path, sent_by: tuple[int, ...]) -> None:
+    key = Key(name="a", sha256=hashed("secret"), concurrent=1)
+    write_keys(tmp_path / "keys", [key])
+    statuses: list[int] = []
+
+    async def ask_twice() -> None:
+        is_answered = asyncio.Event()
+        late = asyncio.Event()
+
+        async def lingering(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for number, size in enumerate(sent_by, start=1):
+                await send({"type": "http.response.body", "body": b"x" * size, "more_body": number < len(sent_by)})
+            await late.wait()
+
+        gateway = Gateway(lingering, lambda path: {"messages": None})
+        args = SimpleNamespace(tokenizer_mode="auto", max_in_flight=1, api_key_file=tmp_path / "keys")
+        headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer secret")]
+        app = SimpleNamespace(state=SimpleNamespace(args=args))
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "app": app}
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": BODY}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+            elif not message.get("more_body"):
+                is_answered.set()
+
+        for _ in range(2):
+            is_answered.clear()
+            asyncio.get_running_loop().create_task(gateway(scope, receive, send))
+            await is_answered.wait()
+        late.set()
+
+    asyncio.run(ask_twice())
+    assert statuses == [200, 200]

@@ -104,7 +104,8 @@ def converse(page: Page, url: str, key: str = "") -> None:
     page.locator(".editor textarea").fill("Say hello.")
     page.keyboard.press("ControlOrMeta+Enter")
     expect(page.locator(".user .versions")).to_have_text("2 / 2")
-    expect(replies(page).locator(".facts")).to_contain_text("tokens/s", timeout=ANSWERED_MS)
+    # No rate: four tokens may reach a busy browser at once, and then there is none to tell.
+    expect(replies(page).locator(".facts")).to_contain_text("first after", timeout=ANSWERED_MS)
 
 
 def test_a_conversation_with_the_server_that_serves_the_page(page: Page, server: Server) -> None:

@@ -109,6 +109,12 @@ def test_a_field_without_effect_is_refused(request_: dict[str, Any], found: str)
         check_fields("/x", request_, KNOWN)
 
 
+def test_a_field_of_openais_is_not_taken_for_a_misspelt_one() -> None:
+    with pytest.raises(Refusal, match="`store` isn't honoured by /x") as refused:
+        check_fields("/x", {"store": True}, {"stream": False})
+    assert "Did you mean" not in str(refused.value)
+
+
 def test_what_asks_for_nothing_passes() -> None:
     request = {"temperature": 1, "top_k": None, "store": False, "metadata": {}, "modalities": ["text"], "mm_payload": "tensors"}
     request["system"] = [{"type": "text", "text": "Be brief."}]

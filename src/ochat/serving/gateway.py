@@ -164,6 +164,8 @@ class Gateway:
         late = Refusal(HTTPStatus.GATEWAY_TIMEOUT, f"The reply wasn't complete after {self.options.request_timeout:g} s.")
         deadline = asyncio.get_running_loop().call_later(self.options.request_timeout, work.cut, late)
         self.lifecycle.works.add(work)
+        # A client may ask again at once, before vLLM has returned from this request: its place is free by then.
+        work.reply.when_sent = partial(self._release, work)
         metrics.IN_FLIGHT.inc()
         token = metering.CURRENT.set(work.meter)
         try:
@@ -183,11 +185,18 @@ class Gateway:
             metering.CURRENT.reset(token)
             deadline.cancel()
             self.lifecycle.works.discard(work)
-            self.in_flight -= work.choices
+            self._release(work)
             metrics.IN_FLIGHT.dec()
             self._record(work)
-            if work.key:
-                self.limits.finish(work.key, time.monotonic(), work.meter.tokens)
+
+    def _release(self, work: Work) -> None:
+        """Give an admitted request's place to others, once."""
+        if not work.is_counted:
+            return
+        work.is_counted = False
+        self.in_flight -= work.choices
+        if work.key:
+            self.limits.finish(work.key, time.monotonic(), work.meter.tokens)
 
     def _admit(self, work: Work) -> None:
         """Count a request that begins. Raises Refusal, and counts nothing."""
@@ -195,7 +204,8 @@ class Gateway:
             raise problem
         self._check_room(1)
         if work.key:
-            running = (other.meter.tokens for other in self.lifecycle.works if other.key and other.key.name == work.key.name)
+            name = work.key.name
+            running = (w.meter.tokens for w in self.lifecycle.works if w.key and w.key.name == name and w.is_counted)
             self.limits.admit(work.key, time.monotonic(), running)
         self.in_flight += 1
 

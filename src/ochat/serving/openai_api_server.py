@@ -21,6 +21,7 @@ from ochat.registry import ModelType, detect_model_type, load_template
 from ochat.serving.conditions import AUTO_IS_RESERVED
 from ochat.serving.cpu import GIB, available_memory, kv_cache_bytes, thread_binding, usable_cores, weight_bytes
 from ochat.serving.engine_died import ENGINE_DIED
+from ochat.serving.expected_warnings import HIDES_EXPECTED
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, add_flags, options_of
 from ochat.serving.keys import KeyStore, named_keys
 from ochat.serving.log_file import redirect
@@ -61,7 +62,9 @@ def prepare_environment(environ: MutableMapping[str, str]) -> None:
     plugins = environ.get("VLLM_PLUGINS")
     if plugins is not None and "ochat" not in plugins.split(","):
         environ["VLLM_PLUGINS"] = ",".join(filter(None, (plugins, "ochat")))
-    environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if "VLLM_LOGGING_LEVEL" not in environ:
+        environ["VLLM_LOGGING_LEVEL"] = "WARNING"
+        environ[HIDES_EXPECTED] = "1"
     environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # as vLLM's own command does
 
 

@@ -11,6 +11,7 @@ import threading
 from packaging.version import Version
 
 from ochat.errors import OchatError
+from ochat.serving.expected_warnings import hide_if_told
 
 TOKENIZER_MODE = "openchat"
 # The launcher leaves the model type in vLLM's `additional_config` under this key.
@@ -43,6 +44,7 @@ def register() -> None:
         RENDERER_REGISTRY.register(TOKENIZER_MODE, "ochat.serving.renderer", "OpenChatRenderer")
         TokenizerRegistry.register(TOKENIZER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
         end_with_parent()
+        hide_if_told(os.environ)
 
 
 def end_with_parent() -> None:

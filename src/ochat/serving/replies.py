@@ -54,6 +54,7 @@ class Reply:
         self.is_cut = False
         self.has_failed = False  # in the middle of a stream, whose status had been 200
         self.blames: Callable[[], Refusal | None] = lambda: None  # what the request is told where the engine fails at it
+        self.when_sent: Callable[[], None] = lambda: None  # called as soon as the last of it has been handed to the connection
 
     def tell_condition(self, condition: str) -> None:
         """Put the condition into the reply."""
@@ -85,6 +86,8 @@ class Reply:
                 message = {**message, "body": self._events(message.get("body", b""))}
             self.is_closed = not message.get("more_body", False)
         await self._send(message)
+        if self.is_closed:
+            self.when_sent()
 
     def _events(self, chunk: bytes) -> bytes:
         """A stream's events with the field in front, and vLLM's error, which tells of its inside, in our words."""
@@ -130,3 +133,4 @@ class Reply:
         elif self._is_stream:
             last = self._event(refusal) + b"data: [DONE]\n\n"
             await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        self.when_sent()
