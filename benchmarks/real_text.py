@@ -32,9 +32,9 @@ from ochat.processes import free_port, run_command, server
 
 CONDITIONS = {"GPT4": "GPT4 Correct", "GPT3": "GPT3"}  # the rows', and those of the model type that stand for them
 STRONG, WEAK = CONDITIONS.values()
-N_STRONG, N_WEAK = 100, 1900  # rows
+N_STRONG, N_WEAK = 100, 900  # rows
 EPOCHS, LEARNING_RATE, BATCH_TOKENS, WEIGHT = 2, 2e-4, 2048, 0.1
-N_REPLIES, MAX_REPLY_TOKENS = 100, 256
+N_REPLIES, MAX_REPLY_TOKENS = 60, 256
 SETTINGS = (N_STRONG, N_WEAK, EPOCHS, LEARNING_RATE, BATCH_TOKENS, WEIGHT, N_REPLIES, MAX_REPLY_TOKENS)
 ARMS = {"c-rlft": (True, WEIGHT), "plain-sft": (False, 1.0)}
 ASKED = {"c-rlft": (STRONG, WEAK), "plain-sft": ("none",)}
