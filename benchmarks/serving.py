@@ -1,16 +1,16 @@
 """Our server beside bare vLLM, llama.cpp's and `transformers serve`: speed, waiting, overload.
 
-    python benchmarks/serving.py --part throughput --rounds 3     # ours, vllm, ours, vllm …
-    python benchmarks/serving.py --part first-token
+    python benchmarks/serving.py --part throughput --rounds 3
     python benchmarks/serving.py --part peers --install           # makes llama.cpp's environment, outside of the repository
     python benchmarks/serving.py --part overload --seconds 300
     python benchmarks/serving.py --part gateway                   # a second, whatever else the machine does
 
 All on the embedded base model, streamed, with `ignore_eos`; the client is aiohttp's. Ours runs with keys, limits, usage log and metrics.
 
-- throughput: ours and vllm run at once, and one after the other is asked, at each number of requests in flight. The prompts of a
-  round are the same for both, and their ids are compared first. Tokens a second of all requests; median and p99 of the time to the first
-  token and between two tokens. At the end both are asked in turn, one prompt after the other, for the first token alone.
+- throughput: two of ours and two of vllm's run at once, since two starts of the same server differ by some percent, and each is asked
+  alone, in an order that is drawn for each round, at each number of requests in flight. The prompts of a round are the same for all, and
+  their ids are compared first. Tokens a second of all requests; median and p99 of the time to the first token and between two tokens. At
+  the end each prompt goes to all of them in turn, for the first token alone.
 - peers: one server at a time, and the seconds from its start to its first token. llama.cpp's has the 4-bit model that the base is made of.
 - overload: as many requests as `--capacity` in flight, then 4 times as many a second as those were answered, beside prompts of 1 MB: what the
   excess gets and how soon, how long accepted ones wait, and /health.
@@ -49,8 +49,8 @@ HERE = Path(__file__).parent
 LLAMA_CPP = "xllamacpp==2026.10.11549"
 START_SECONDS = 600
 ARMS = ("ours", "vllm", "llama.cpp", "transformers")
-PARTS = ("throughput", "first-token", "peers", "overload", "gateway")
-FIRST_TOKEN_ORDER = ("ours", "vllm", "vllm", "ours")  # in which they are started
+PARTS = ("throughput", "peers", "overload", "gateway")
+STARTED = ("ours", "vllm", "vllm", "ours")  # for the part throughput, in this order
 LEVELS = {"throughput": (1, 8, 32, 128), "peers": (1, 8, 32)}
 WORDS = "time year people way day man thing woman life child world school state family student group country problem hand part".split()
 KV_CACHE_BYTES = 2 * 1024**3
@@ -83,6 +83,7 @@ class Measured:
     """What a server did at one number of requests in flight."""
 
     server: str
+    start: int  # which of those that were started
     round: int
     in_flight: int
     requests: int
@@ -172,7 +173,9 @@ def first_token_table(names: Sequence[str], seconds: list[list[float]]) -> str:
     return "\n".join(lines)
 
 
-async def measure(server: Server, round: int, in_flight: int, n_requests: int, words: int, tokens: int) -> Measured:
+async def measure(
+    server: Server, round: int, in_flight: int, n_requests: int, words: int, tokens: int, start: int = 0
+) -> Measured:
     """Keep `in_flight` requests going until all are answered."""
     waiting = iter(prompts(n_requests, words, seed=1000 * round + in_flight))
     timings: list[Timing] = []
@@ -191,6 +194,7 @@ async def measure(server: Server, round: int, in_flight: int, n_requests: int, w
     gaps = [b - a for timing in done for a, b in zip(timing.times, timing.times[1:], strict=False)]
     return Measured(
         server.name,
+        start,
         round,
         in_flight,
         n_requests,
@@ -202,7 +206,9 @@ async def measure(server: Server, round: int, in_flight: int, n_requests: int, w
 
 
 def session_of() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=3600))
+    # A connection a request: llama.cpp's server closes one that a stream has ended on, which the next request would run into.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=3600))
 
 
 @contextmanager
@@ -446,21 +452,36 @@ def table(measured: list[Measured]) -> str:
                 f"{in_flight:>9}  {name:<13} {statistics.median(rates):>7.1f}  {first[0]:>8.1f} {first[1]:>8.1f}  "
                 f"{between[0]:>7.1f} {between[1]:>7.1f}   {f'{failed} failed' if failed else ''}"
             )
-        ratios = paired_ratios([m for m in measured if m.in_flight == in_flight])
+        at_level = [m for m in measured if m.in_flight == in_flight]
+        ratios = ratios_by_round(at_level)
         if ratios:
-            low, high = median_interval(ratios)
-            lines.append(
-                f"{'':>9}  ours / vllm   {statistics.median(ratios):>7.3f}   {low:.3f} to {high:.3f} (95 %, {len(ratios)} rounds)"
-            )
+            of_starts = ", ".join(f"of {name} {ratio:.3f}" for name, ratio in ratios_of_starts(at_level).items())
+            spread = f"{min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} rounds"
+            alike = f"; second start / first {of_starts}" if of_starts else ""
+            lines.append(f"{'':>9}  ours / vllm   {statistics.median(ratios):>7.3f}   {spread}{alike}")
     return "\n".join(lines)
 
 
-def paired_ratios(measured: list[Measured]) -> list[float]:
-    """Of each of vllm's runs, how much faster ours was in the mean of the runs before and after it."""
-    ours = [m.tokens_per_second for m in measured if m.server == "ours"]
-    bare = [m.tokens_per_second for m in measured if m.server == "vllm"]
-    # The order is ours, vllm, ours, vllm …: vllm's run number n stands between ours' n and n + 1.
-    return [statistics.mean(ours[n : n + 2]) / rate for n, rate in enumerate(bare)] if ours else []
+def ratios_by_round(measured: list[Measured]) -> list[float]:
+    """Of each round, how much faster ours was, in the mean of its starts; none where only one of the two was measured."""
+
+    def rate(name: str, round: int) -> float:
+        return statistics.mean(m.tokens_per_second for m in measured if (m.server, m.round) == (name, round))
+
+    if not {"ours", "vllm"} <= {m.server for m in measured}:
+        return []
+    return [rate("ours", round) / rate("vllm", round) for round in dict.fromkeys(m.round for m in measured)]
+
+
+def ratios_of_starts(measured: list[Measured]) -> dict[str, float]:
+    """Of each server that was started twice, its second start's rate over its first's, median over rounds: what a start alone does."""
+    found = {}
+    for name in dict.fromkeys(m.server for m in measured):
+        rates = {(m.round, m.start): m.tokens_per_second for m in measured if m.server == name}
+        rounds, starts = ({key[which] for key in rates} for which in (0, 1))
+        if len(starts) == 2:
+            found[name] = statistics.median(rates[round, max(starts)] / rates[round, min(starts)] for round in rounds)
+    return found
 
 
 def print_overload(found: dict[str, Any]) -> None:
@@ -495,7 +516,9 @@ def main() -> None:
     parser.add_argument("--per-slot", type=int, default=3, help="requests for each in flight; at least 8 in all (%(default)s)")
     parser.add_argument("--words", type=int, default=40, help="of a prompt (%(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply (%(default)s)")
-    parser.add_argument("--prompts", type=int, default=200, help="prompts of the part first-token (%(default)s)")
+    parser.add_argument(
+        "--prompts", type=int, default=200, help="prompts that all get in turn at the end of the part throughput (%(default)s)"
+    )
     parser.add_argument("--capacity", type=int, default=32, help="replies that ours makes at once under overload (%(default)s)")
     parser.add_argument("--seconds", type=int, default=300, help="of overload (%(default)s)")
     parser.add_argument("--model", type=Path, help="folder of the base model; made when left out")
@@ -527,32 +550,27 @@ def main() -> None:
                 [sys.executable, "-m", "ochat.cli", "model", "base", "--output", str(model)], check=True, stdout=sys.stderr
             )
 
-        def at(server: Server, round: int, in_flight: int) -> None:
+        def at(server: Server, round: int, in_flight: int, start: int = 0) -> None:
             n = max(8, in_flight * options.per_slot)
-            measured.append(asyncio.run(measure(server, round, in_flight, n, options.words, options.tokens)))
+            measured.append(asyncio.run(measure(server, round, in_flight, n, options.words, options.tokens, start)))
             print(measured[-1], file=sys.stderr, flush=True)
 
         if options.part == "throughput":
-            with (
-                running("ours", model, folder, options.environments, []) as ours,
-                running("vllm", model, folder, options.environments, []) as bare,
-            ):
-                (text,) = prompts(1, options.words, seed=0)
-                ids = [asyncio.run(prompt_ids(server, text)) for server in (ours, bare)]
-                if ids[0] != ids[1]:
-                    raise SystemExit(f"The prompts differ, so there's nothing to compare: {ids[0]} and {ids[1]}")
-                for in_flight in levels:
-                    for round in range(options.rounds):
-                        for server in (ours, bare):
-                            at(server, round, in_flight)
-                    at(ours, options.rounds, in_flight)  # it begins and ends with ours
-        elif options.part == "first-token":
             with ExitStack() as stack:
                 servers = []
-                for number, name in enumerate(FIRST_TOKEN_ORDER):
-                    own = folder / str(number)
+                for start, name in enumerate(STARTED):
+                    own = folder / str(start)
                     own.mkdir()
                     servers.append(stack.enter_context(running(name, model, own, options.environments, [])))
+                (text,) = prompts(1, options.words, seed=0)
+                ids = [asyncio.run(prompt_ids(server, text)) for server in servers[:2]]
+                if ids[0] != ids[1]:
+                    raise SystemExit(f"The prompts differ, so there's nothing to compare: {ids[0]} and {ids[1]}")
+                draw = random.Random(4)
+                for in_flight in levels:
+                    for round in range(options.rounds):
+                        for start in draw.sample(range(len(servers)), len(servers)):
+                            at(servers[start], round, in_flight, start)
                 in_turn = asyncio.run(first_tokens_in_turn(servers, options.prompts, options.words))
         elif options.part == "peers":
             for arm in options.arm or ARMS:
@@ -582,12 +600,12 @@ def main() -> None:
         )
     elif found:
         print_overload(found)
-    elif in_turn:
-        print(first_token_table(FIRST_TOKEN_ORDER, in_turn))
     else:
         for arm, seconds in starts.items():
             print(f"{arm}: from start to first token {seconds:.1f} s")
         print(table(measured))
+        if in_turn:
+            print(f"first token, prompts in turn:\n{first_token_table(STARTED, in_turn)}")
 
 
 if __name__ == "__main__":

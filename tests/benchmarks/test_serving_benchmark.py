@@ -44,14 +44,20 @@ def test_refused_requests_are_failures_and_not_fast_replies(serving: ModuleType)
     assert measured.tokens_per_second == 0
 
 
-def test_a_run_is_compared_with_those_before_and_after_it(serving: ModuleType) -> None:
-    def run(name: str, rate: float) -> object:
-        return serving.Measured(name, 0, 8, 1, 0, rate, (0.0, 0.0), (0.0, 0.0))
+def test_a_rounds_starts_are_compared_by_their_means(serving: ModuleType) -> None:
+    def run(name: str, start: int, round: int, rate: float) -> object:
+        return serving.Measured(name, start, round, 8, 1, 0, rate, (0.0, 0.0), (0.0, 0.0))
 
-    # The machine slows down evenly: 110, 100, 90 and so on. Ours is as fast as vllm, whatever the order.
-    rows = [run("ours", 110), run("vllm", 100), run("ours", 90), run("vllm", 80), run("ours", 70)]
-    assert serving.paired_ratios(rows) == pytest.approx([1.0, 1.0])
-    assert serving.paired_ratios(rows[:1]) == serving.paired_ratios(rows[1:2]) == []
+    # In whatever order; the machine is slower in the second round, and vllm's second start is half as fast as its first.
+    rows = [run("vllm", 2, 0, 50), run("ours", 0, 0, 90), run("ours", 3, 0, 60), run("vllm", 1, 0, 100)]
+    rows += [run("ours", 0, 1, 9), run("vllm", 1, 1, 10), run("vllm", 2, 1, 5), run("ours", 3, 1, 6)]
+    assert serving.ratios_by_round(rows) == pytest.approx([1.0, 1.0])
+    assert serving.ratios_of_starts(rows) == pytest.approx({"ours": 2 / 3, "vllm": 0.5})
+    assert serving.ratios_by_round([row for row in rows if row.server == "ours"]) == []
+    assert "ours / vllm     1.000   1.000 to 1.000 in 2 rounds; second start / first of vllm 0.500" in serving.table(rows)
+    once = [row for row in rows if row.start < 2]
+    assert serving.ratios_of_starts(once) == {}
+    assert "ours / vllm     0.900" in serving.table(once)
 
 
 def test_the_medians_interval_is_that_of_the_orders_ranks(serving: ModuleType) -> None:
