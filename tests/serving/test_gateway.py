@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,13 @@ def call(
     args: dict[str, Any] | None = None,
     sent: list[Any] | None = None,
     passed: dict[bytes, bytes] | None = None,
+    leaves: bool = False,
     **headers: str,
 ) -> Any:
     """Send a body in chunks through the gateway to an application that answers 200 with the body it read. `sent` gets what comes
-    back, and `passed` the headers that the application gets."""
+    back, and `passed` the headers that the application gets. One that `leaves` is gone before its body is whole."""
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
-    messages[-1]["more_body"] = False
+    messages[-1]["more_body"] = leaves
     incoming = iter([*messages, {"type": "http.disconnect"}])
     sent = [] if sent is None else sent
 
@@ -150,42 +152,91 @@ def test_with_keys_every_path_but_the_health_checks_asks_for_one() -> None:
     assert call([b""], CHAT, "OPTIONS", keys)[0] == 200
 
 
-@pytest.mark.parametrize("sent_by", [(3,), (1, 2)])  # the sizes of the bodies that a reply is sent in
-def test_a_client_that_has_its_reply_may_ask_again_at_once(tmp_path: Path, sent_by: tuple[int, ...]) -> None:
-    key = Key(name="a", sha256=hashed("secret"), concurrent=1)
-    write_keys(tmp_path / "keys", [key])
-    statuses: list[int] = []
+def gateway_before(app: Any, keys: Path) -> tuple[Gateway, Callable[[bytes], Awaitable[int]]]:
+    """A gateway for two replies at once, and what asks it with the key and gives the reply's status as soon as the reply is whole."""
+    write_keys(keys, [Key(name="a", sha256=hashed("secret"), concurrent=2)])
+    gateway = Gateway(app, lambda path: {"messages": None, "n": 1})
+    args = SimpleNamespace(tokenizer_mode="auto", max_in_flight=2, api_key_file=keys)
+    headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer secret")]
+    state = SimpleNamespace(state=SimpleNamespace(args=args))
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "app": state}
 
-    async def ask_twice() -> None:
-        is_answered = asyncio.Event()
-        late = asyncio.Event()
-
-        async def lingering(scope: Any, receive: Any, send: Any) -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            for number, size in enumerate(sent_by, start=1):
-                await send({"type": "http.response.body", "body": b"x" * size, "more_body": number < len(sent_by)})
-            await late.wait()
-
-        gateway = Gateway(lingering, lambda path: {"messages": None})
-        args = SimpleNamespace(tokenizer_mode="auto", max_in_flight=1, api_key_file=tmp_path / "keys")
-        headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer secret")]
-        app = SimpleNamespace(state=SimpleNamespace(args=args))
-        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "app": app}
+    async def ask(body: bytes) -> int:
+        answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        status = 0
 
         async def receive() -> Any:
-            return {"type": "http.request", "body": BODY}
+            return {"type": "http.request", "body": body}
 
         async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                statuses.append(message["status"])
-            elif not message.get("more_body"):
-                is_answered.set()
+            nonlocal status
+            status = message.get("status", status)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                answered.set_result(status)
 
-        for _ in range(2):
-            is_answered.clear()
-            asyncio.get_running_loop().create_task(gateway(scope, receive, send))
-            await is_answered.wait()
-        late.set()
+        task = asyncio.create_task(gateway(scope, receive, send))
+        await asyncio.wait((task, answered), return_when=asyncio.FIRST_COMPLETED)
+        return answered.result()
 
-    asyncio.run(ask_twice())
-    assert statuses == [200, 200]
+    return gateway, ask
+
+
+@pytest.mark.parametrize("sizes", [(3,), (1, 2)])  # of the bodies that a reply is sent in
+def test_a_client_that_has_its_reply_may_ask_again_at_once(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    async def ask_again() -> list[int]:
+        may_end, has_ended = asyncio.Event(), 0
+
+        async def lingering(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal has_ended
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for number, size in enumerate(sizes, start=1):
+                await send({"type": "http.response.body", "body": b"x" * size, "more_body": number < len(sizes)})
+            await may_end.wait()
+            has_ended += 1
+
+        gateway, ask = gateway_before(lingering, tmp_path / "keys")
+        statuses = [await ask(b'{"messages": [], "n": 2}'), await ask(BODY), await ask(BODY), await ask(BODY)]
+        assert gateway.in_flight == 0
+        may_end.set()
+        while gateway.lifecycle.works:
+            await asyncio.sleep(0)
+        assert has_ended == 4
+        assert gateway.in_flight == 0  # and nothing is freed twice
+        return statuses
+
+    assert asyncio.run(ask_again()) == [200] * 4
+
+
+def test_places_are_counted_by_replies_and_freed_once(tmp_path: Path) -> None:
+    async def fill() -> None:
+        may_reply = asyncio.Event()
+
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            await may_reply.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        gateway, ask = gateway_before(slow, tmp_path / "keys")
+        for _ in range(3):  # refused before and after it was admitted
+            assert await ask(b'{"messages": [], "zzz": 1}') == 400
+            assert await ask(b'{"messages": [], "n": 3}') == 400  # never room for it, so not a 429
+            assert gateway.in_flight == 0
+        first = asyncio.create_task(ask(BODY))
+        await asyncio.sleep(0.01)
+        assert await ask(b'{"messages": [], "n": 2}') == 429
+        second = asyncio.create_task(ask(BODY))
+        await asyncio.sleep(0.01)
+        assert gateway.in_flight == 2
+        assert await ask(BODY) == 429
+        may_reply.set()
+        assert (await first, await second) == (200, 200)
+        assert gateway.in_flight == 0
+
+    asyncio.run(fill())
+
+
+def test_a_client_that_leaves_while_it_sends_has_aborted(tmp_path: Path) -> None:
+    usage = tmp_path / "usage"
+    with pytest.raises(IndexError):  # nothing is sent to it
+        call([b'{"mess', b""], args={"usage_log": usage}, leaves=True)
+    assert [(row["outcome"], row["status"]) for row in map(json.loads, usage.read_text().splitlines())] == [("aborted", 499)]

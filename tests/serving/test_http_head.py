@@ -23,11 +23,11 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-def talk(with_server: Talk) -> None:
+def talk(with_server: Talk, app: Any = hello) -> None:
     """Run a server with bounds, and talk with it over a connection."""
 
     async def run() -> None:
-        config = uvicorn.Config(hello, port=0, log_level="critical", http="httptools", lifespan="off")
+        config = uvicorn.Config(app, port=0, log_level="critical", http="httptools", lifespan="off")
         config.load()
         bound_heads(config)
         server = uvicorn.Server(config)
@@ -35,11 +35,13 @@ def talk(with_server: Talk) -> None:
         while not server.started:
             await asyncio.sleep(0.01)
         reader, writer = await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
-        async with asyncio.timeout(20):
-            await with_server(reader, writer)
-        writer.close()
-        server.should_exit = True
-        await serving
+        try:
+            async with asyncio.timeout(20):
+                await with_server(reader, writer)
+        finally:
+            writer.transport.abort()
+            server.should_exit = True
+            await serving
 
     asyncio.run(run())
 
@@ -84,3 +86,46 @@ def test_whole_requests_are_answered_with_long_bodies_and_one_after_another(monk
                 assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
 
     talk(ask)
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_its_next_request_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_head, "READ_SECONDS", 0.2)
+    ended = 0
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal ended
+        body = b"x" * 20_000_000  # more than the sockets hold
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+        ended += 1
+
+    async def ask_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((REQUEST + b"\r\n") * 2)
+        while ended < 2:
+            await asyncio.sleep(0.01)
+
+    talk(ask_twice, large)
+
+
+def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_head, "READ_SECONDS", 0.5)
+    body = b"x" * 20_000_000
+
+    async def in_pieces(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        for start in range(0, len(body), 200_000):
+            await send({"type": "http.response.body", "body": body[start : start + 200_000], "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def sip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST + b"\r\n")
+        got = await reader.readuntil(b"\r\n\r\n")
+        n = 0
+        while n < len(body):
+            some = await reader.read(1_000_000)
+            assert some
+            n += len(some)
+            await asyncio.sleep(0.05)
+        assert got.startswith(b"HTTP/1.1 200")
+
+    talk(sip, in_pieces)

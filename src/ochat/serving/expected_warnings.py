@@ -23,8 +23,13 @@ EXPECTED = {
 
 
 def hide_if_told(environ: Mapping[str, str]) -> None:
-    """From now on hide them in this process, if the launcher's variable says so."""
+    """From now on hide them in this process, if the launcher's variable says so and the engine runs on a CPU: on a GPU some of them
+    matter."""
     if HIDES_EXPECTED not in environ:
+        return
+    from vllm.platforms import current_platform  # the launcher imports this module before vLLM
+
+    if not current_platform.is_cpu():
         return
     for name, beginnings in EXPECTED.items():
         logging.getLogger(name).addFilter(partial(_is_unexpected, beginnings))

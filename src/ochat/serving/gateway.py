@@ -12,6 +12,7 @@ import secrets
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -33,7 +34,7 @@ from ochat.serving.metering import Meter
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
 from ochat.serving.refusal import INTERNAL, Refusal, bad_request, send_bytes
 from ochat.serving.replies import Reply
-from ochat.serving.request_body import parse_body, read_body, write_body
+from ochat.serving.request_body import ClientLeft, parse_body, read_body, write_body
 from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to, known_fields
 from ochat.serving.routes import Route, routes_at
 from ochat.serving.usage_log import RequestLog, UsageLog
@@ -172,10 +173,11 @@ class Gateway:
             body = self._checked(work, await read_body(Headers(scope=scope), receive, self.options.max_body_bytes))
             await self.app(scope, work.receiving(body, receive), work.reply)
             if work.refusal:
-                await asyncio.wait_for(work.reply.end(work.refusal), LAST_WORDS_SECONDS)
+                with suppress(TimeoutError):  # a client that takes nothing isn't waited for
+                    await asyncio.wait_for(work.reply.end(work.refusal), LAST_WORDS_SECONDS)
         except Refusal as refusal:
             await work.reply.end(refusal)
-        except TimeoutError:  # a client that takes nothing isn't waited for
+        except ClientLeft:  # nobody is there to be told
             pass
         except Exception:
             # vLLM's own answer to it would tell of its inside.
@@ -208,9 +210,10 @@ class Gateway:
             running = (w.meter.tokens for w in self.lifecycle.works if w.key and w.key.name == name and w.is_counted)
             self.limits.admit(work.key, time.monotonic(), running)
         self.in_flight += 1
+        work.is_counted = True
 
     def _check_room(self, choices: int) -> None:
-        if self.max_in_flight is not None and self.in_flight and self.in_flight + choices > self.max_in_flight:
+        if self.max_in_flight is not None and self.in_flight + choices > self.max_in_flight:
             raise too_many(f"The server makes {self.max_in_flight} replies at once and is busy.", 1)
 
     def _checked(self, work: Work, body: bytes) -> bytes:
@@ -221,6 +224,8 @@ class Gateway:
         check_bounds(work.route, request, self.options)
         more = choices(request) - 1
         if work.route.generates and more:
+            if self.max_in_flight is not None and more >= self.max_in_flight:
+                raise bad_request(f"This server makes {self.max_in_flight} replies at once. Ask for fewer.", "n")
             self._check_room(more)
             work.choices += more
             self.in_flight += more

@@ -1,7 +1,9 @@
-"""Bound the head of a request, its address and headers, which has to be whole before the gateway sees anything.
+"""Bound what only the connection sees: the head of a request, its address and headers, which has to be whole before the gateway sees
+anything; and a client that takes nothing of what it is sent.
 
 uvicorn's parser of choice keeps a head of any length, and waits for its end for ever: anybody could fill the memory without a key
-(uvicorn 0.54 with httptools 0.9). Its other one, h11, has bounds of vLLM's. Bodies are bounded in gateway.py."""
+(uvicorn 0.54 with httptools 0.9). Its other one, h11, has bounds of vLLM's. Bodies are bounded in gateway.py. And uvicorn waits for
+ever until a client has taken what was sent before: its next reply, which waits for that, would keep its place among those in flight."""
 
 import asyncio
 
@@ -10,14 +12,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
 HEAD_SECONDS = 30
+READ_SECONDS = 60  # for a client to take what has piled up, 48 KiB and more
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose client is cut off when its request's head is too long or too slow."""
+    """A connection whose client is cut off when its request's head is too long or too slow, or when it doesn't read."""
 
     _head_bytes = 0  # of a request that has begun, and a little more where its body came with it
     _is_in_head = True
     _deadline: asyncio.TimerHandle | None = None
+    _read_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -41,14 +45,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_deadline = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_reading_deadline()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_reading_deadline()
         super().connection_lost(exc)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_reading_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
 
     def _time_out(self) -> None:
         self._deadline = None

@@ -19,8 +19,12 @@ BODY_SECONDS = 60  # a client that sends its body slower than this isn't waited 
 MAX_NESTING = 100
 
 
+class ClientLeft(Exception):
+    """The client has gone before its request was whole."""
+
+
 async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises Refusal where it's too long, isn't JSON or comes too slowly."""
+    """The whole body. Raises Refusal where it's too long, isn't JSON or comes too slowly, and ClientLeft."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(
@@ -36,7 +40,7 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise Refusal(HTTPStatus.BAD_REQUEST, "The client has gone.")
+                    raise ClientLeft
                 body += message.get("body", b"")
                 if len(body) > max_bytes:
                     raise too_large(max_bytes)

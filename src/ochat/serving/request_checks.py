@@ -99,8 +99,8 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
             if value in _ASK_NOTHING.get(name, ()):
                 del request[name]
                 continue
-            misspelt = name not in _ASK_NOTHING
-            near = difflib.get_close_matches(name[:128], (*known, "condition"), n=2) if misspelt else []
+            may_be_misspelt = name not in _ASK_NOTHING
+            near = difflib.get_close_matches(name[:128], (*known, "condition"), n=2) if may_be_misspelt else []
             hint = f"Did you mean {' or '.join(f'`{field}`' for field in near)}?" if near else "Leave it out."
             raise bad_request(f"`{name[:128]}` isn't honoured by {path}. {hint}", name[:128])
         elif name in _WITHOUT_EFFECT and value != known[name] and value not in _WITHOUT_EFFECT[name]:

@@ -28,7 +28,7 @@ class Work:
         self.condition = ""
         self.user: object = None
         self.choices = 1
-        self.is_counted = True  # among those in flight
+        self.is_counted = False  # among those in flight
         self.request: dict[str, Any] = {}
         self._began = time.perf_counter()
         self._cut: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
