@@ -41,6 +41,7 @@ from typing import Any
 import aiohttp
 
 from ochat.processes import ending_with_this_process, free_port
+from ochat.serving.cpu import usable_cores
 from ochat.serving.gateway import Gateway
 from ochat.serving.keys import Key, hashed, write_keys
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
@@ -89,15 +90,15 @@ class Measured:
     requests: int
     failed: int
     tokens_per_second: float
-    first_token: tuple[float, float]  # median and p99, seconds
-    between_tokens: tuple[float, float]
+    first_token: list[float]  # seconds, of each reply
+    between_tokens: list[float]
 
 
 def median_and_p99(values: list[float]) -> tuple[float, float]:
-    """Of no values: not a number."""
+    """By the nearest rank; of fewer than a hundred values the second is the largest."""
     if not values:
-        return float("nan"), float("nan")
-    return statistics.median(values), sorted(values)[min(len(values) - 1, int(0.99 * len(values)))]
+        return math.nan, math.nan
+    return statistics.median(values), sorted(values)[math.ceil(0.99 * len(values)) - 1]
 
 
 def prompts(n: int, words: int, seed: int) -> list[str]:
@@ -157,7 +158,7 @@ async def first_tokens_in_turn(servers: Sequence[Server], n: int, words: int) ->
     return found
 
 
-def first_token_table(names: Sequence[str], seconds: list[list[float]]) -> str:
+def first_token_table(names: Sequence[str], seconds: list[list[float]], n_asked: int) -> str:
     """Each server's median, and the median over prompts of how much longer ours took than vllm: what a start happens to make of a server,
     such as where its memory lies, is told by two of the same name."""
     lines = [f"{name:<6} {1000 * statistics.median(row[n] for row in seconds):>7.1f} ms" for n, name in enumerate(names)]
@@ -167,9 +168,9 @@ def first_token_table(names: Sequence[str], seconds: list[list[float]]) -> str:
 
     differences = [1000 * (mean(row, "ours") - mean(row, "vllm")) for row in seconds]
     low, high = median_interval(differences)
-    lines.append(
-        f"ours - vllm: {statistics.median(differences):+.2f} ms ({low:+.2f} to {high:+.2f}, 95 %, {len(seconds)} prompts)"
-    )
+    told = f"{low:+.2f} to {high:+.2f}, 95 % over prompts, for these starts"
+    lines.append(f"ours - vllm: {statistics.median(differences):+.2f} ms ({told})")
+    lines.append(f"{len(seconds)} of {n_asked} prompts; to the others a server's first token was no text")
     return "\n".join(lines)
 
 
@@ -200,8 +201,8 @@ async def measure(
         n_requests,
         len(timings) - len(done),
         sum(timing.tokens for timing in done) / seconds,
-        median_and_p99([timing.times[0] for timing in done]),
-        median_and_p99(gaps),
+        [timing.times[0] for timing in done],
+        gaps,
     )
 
 
@@ -227,7 +228,7 @@ def running(name: str, model: Path, folder: Path, environments: Path, extra: lis
         "--kv-cache-memory-bytes",
         KV_CACHE_BYTES,
     ]
-    vllm += ["--max-num-seqs", 128, "--max-model-len", 8192]
+    vllm += ["--max-num-seqs", 128, "--max-model-len", 8192, "--disable-uvicorn-access-log"]
     key, served = "sk-benchmark", str(model)
     if name == "ours":
         served = "openchat_smollm2"
@@ -250,8 +251,9 @@ def running(name: str, model: Path, folder: Path, environments: Path, extra: lis
             *extra,
         ]
     elif name == "vllm":
-        # As ours: the engine without a process for its worker, and no plugin.
+        # As ours: the engine without a process for its worker, nothing compiled, all threads; and no plugin.
         variables |= {"VLLM_PLUGINS": "", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
+        variables |= {"TORCH_COMPILE_DISABLE": "1", "OMP_NUM_THREADS": str(usable_cores())}
         command = [
             sys.executable,
             "-m",
@@ -259,7 +261,6 @@ def running(name: str, model: Path, folder: Path, environments: Path, extra: lis
             *vllm,
             "--api-key",
             key,
-            "--disable-uvicorn-access-log",
         ]
     elif name == "llama.cpp":
         served = "any"
@@ -335,11 +336,34 @@ async def prompt_ids(server: Server, prompt: str) -> list[int]:
     return ids
 
 
+async def at_capacity(server: Server, options: argparse.Namespace) -> tuple[float, list[float]]:
+    """Replies a second with `--capacity` requests always in flight, and seconds to the first tokens: without the burst at the start,
+    which waits for each other's prompts, and without the end, when ever fewer are in flight. Ends where one isn't answered."""
+    timings: list[tuple[float, Timing]] = []  # and when they ended
+    waiting = iter(prompts(10**5, options.words, seed=5))
+    async with session_of() as session:
+        until = time.perf_counter() + options.capacity_seconds
+
+        async def work() -> None:
+            while time.perf_counter() < until:
+                timing = await ask(session, server, next(waiting), options.tokens)
+                timings.append((time.perf_counter(), timing))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(options.capacity):
+                group.create_task(work())
+    if failed := Counter(timing.status for _, timing in timings if timing.status != 200):
+        raise SystemExit(f"At capacity some requests weren't answered, so it isn't known: {dict(failed)}")
+    began = timings[options.capacity - 1][0]
+    steady = [timing for ended, timing in timings[options.capacity :] if ended <= until]
+    if len(steady) < 2:
+        raise SystemExit(f"No reply came after the first {options.capacity}. Give more --capacity-seconds.")
+    return len(steady) / (until - began), [timing.times[0] for timing in steady if timing.times]
+
+
 async def overload(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """Capacity first, then four times its rate."""
-    n = options.capacity * options.per_slot
-    at_capacity = await measure(server, 0, options.capacity, n, options.words, options.tokens)
-    rate = at_capacity.tokens_per_second / options.tokens
+    rate, first_tokens = await at_capacity(server, options)
     offered = 4 * rate
     timings: list[Timing] = []
     health: list[float] = []
@@ -382,7 +406,8 @@ async def overload(server: Server, options: argparse.Namespace) -> dict[str, Any
         "statuses": dict(Counter(timing.status for timing in timings)),
         "large_statuses": dict(large),
         "seconds_to_refusal": median_and_p99(refused),
-        "first_token_at_capacity": at_capacity.first_token,
+        "requests_per_second_accepted": len(accepted) / options.seconds,
+        "first_token_at_capacity": median_and_p99(first_tokens),
         "first_token_accepted": median_and_p99([timing.times[0] for timing in accepted]),
         "health": (*median_and_p99(health), max(health)),
     }
@@ -437,13 +462,13 @@ def gateway_cost(folder: Path, n_requests: int = 2000, n_events: int = 64) -> tu
 
 
 def table(measured: list[Measured]) -> str:
-    """A line for each server and number in flight: the median over rounds."""
+    """A line for each server and number in flight: the median of the rounds' rates, and the times of all their replies."""
     lines = [f"{'in flight':>9}  {'server':<13} {'tok/s':>7}  {'first token, ms':>17}  {'between, ms':>15}   (median, p99)"]
     for in_flight in dict.fromkeys(m.in_flight for m in measured):
         for name in dict.fromkeys(m.server for m in measured):
             rows = [m for m in measured if (m.server, m.in_flight) == (name, in_flight)]
             first, between = (
-                [1000 * statistics.median(getattr(m, part)[which] for m in rows) for which in (0, 1)]
+                [1000 * value for value in median_and_p99([value for m in rows for value in getattr(m, part)])]
                 for part in ("first_token", "between_tokens")
             )
             rates = [m.tokens_per_second for m in rows]
@@ -490,7 +515,8 @@ def print_overload(found: dict[str, Any]) -> None:
 
     print(f"at capacity, {found['capacity']} in flight: {found['requests_per_second_at_capacity']:.2f} requests a second")
     print(
-        f"offered for {found['seconds']} s: {found['requests_per_second_offered']:.2f} a second; statuses {found['statuses']}"
+        f"offered for {found['seconds']} s: {found['requests_per_second_offered']:.2f} a second; statuses {found['statuses']}; "
+        f"accepted {found['requests_per_second_accepted']:.2f} a second"
     )
     print(f"  refused after, ms (median / p99): {milliseconds(found['seconds_to_refusal'])}")
     print(f"  first token at capacity, ms: {milliseconds(found['first_token_at_capacity'])}")
@@ -520,6 +546,7 @@ def main() -> None:
         "--prompts", type=int, default=200, help="prompts that all get in turn at the end of the part throughput (%(default)s)"
     )
     parser.add_argument("--capacity", type=int, default=32, help="replies that ours makes at once under overload (%(default)s)")
+    parser.add_argument("--capacity-seconds", type=int, default=60, help="of finding out how many that is (%(default)s)")
     parser.add_argument("--seconds", type=int, default=300, help="of overload (%(default)s)")
     parser.add_argument("--model", type=Path, help="folder of the base model; made when left out")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ochat-peers"
@@ -584,20 +611,20 @@ def main() -> None:
                 found = asyncio.run(overload(server, options))
     if options.json:
         machine = {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-        rows = [vars(m) for m in measured]
-        print(
-            json.dumps(
-                {
-                    "part": options.part,
-                    "machine": machine,
-                    "first_token_after": starts,
-                    "measured": rows,
-                    "in_turn": in_turn,
-                    "overload": found,
-                },
-                indent=2,
-            )
-        )
+        figures = {
+            "part": options.part,
+            "options": {name: str(value) for name, value in vars(options).items()},
+            "machine": machine,
+            "first_token_after": starts,
+            "measured": [
+                vars(m) | {part: median_and_p99(getattr(m, part)) for part in ("first_token", "between_tokens")}
+                for m in measured
+            ],
+            "ratios_by_round": {level: ratios_by_round([m for m in measured if m.in_flight == level]) for level in levels},
+            "in_turn": {"servers": STARTED, "seconds": in_turn} if in_turn else {},
+            "overload": found,
+        }
+        print(json.dumps(figures, indent=2))
     elif found:
         print_overload(found)
     else:
@@ -605,7 +632,7 @@ def main() -> None:
             print(f"{arm}: from start to first token {seconds:.1f} s")
         print(table(measured))
         if in_turn:
-            print(f"first token, prompts in turn:\n{first_token_table(STARTED, in_turn)}")
+            print(f"first token, prompts in turn:\n{first_token_table(STARTED, in_turn, options.prompts)}")
 
 
 if __name__ == "__main__":

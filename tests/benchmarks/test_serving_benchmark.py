@@ -32,8 +32,15 @@ def test_all_tokens_of_all_replies_are_counted(serving: ModuleType) -> None:
     assert len({request["messages"][0]["content"] for request in toy.asked}) == 10
     # 10 replies of 5 words of a millisecond each, one after the other.
     assert 0 < measured.tokens_per_second < 1000
-    assert 0.001 < measured.first_token[0] <= measured.first_token[1]
-    assert 0.0005 < measured.between_tokens[0] <= measured.between_tokens[1]
+    assert len(measured.first_token) == 10
+    assert min(measured.first_token) > 0.001
+    assert len(measured.between_tokens) == 40
+    assert 0.0005 < serving.median_and_p99(measured.between_tokens)[0] < 1
+
+
+def test_the_99th_percentile_is_of_the_nearest_rank(serving: ModuleType) -> None:
+    assert serving.median_and_p99([float(rank) for rank in range(200, 0, -1)]) == (100.5, 198)
+    assert serving.median_and_p99([3.0, 1.0]) == (2, 3)
 
 
 def test_refused_requests_are_failures_and_not_fast_replies(serving: ModuleType) -> None:
@@ -46,7 +53,7 @@ def test_refused_requests_are_failures_and_not_fast_replies(serving: ModuleType)
 
 def test_a_rounds_starts_are_compared_by_their_means(serving: ModuleType) -> None:
     def run(name: str, start: int, round: int, rate: float) -> object:
-        return serving.Measured(name, start, round, 8, 1, 0, rate, (0.0, 0.0), (0.0, 0.0))
+        return serving.Measured(name, start, round, 8, 1, 0, rate, [0.1], [0.1])
 
     # In whatever order; the machine is slower in the second round, and vllm's second start is half as fast as its first.
     rows = [run("vllm", 2, 0, 50), run("ours", 0, 0, 90), run("ours", 3, 0, 60), run("vllm", 1, 0, 100)]
@@ -69,7 +76,7 @@ def test_the_medians_interval_is_that_of_the_orders_ranks(serving: ModuleType) -
 def test_overload_tells_what_the_excess_got(serving: ModuleType) -> None:
     import argparse
 
-    options = argparse.Namespace(capacity=2, per_slot=4, words=3, tokens=5, seconds=1)
+    options = argparse.Namespace(capacity=2, words=3, tokens=5, seconds=1, capacity_seconds=1)
     with toy_server() as toy:
         server = serving.Server("ours", toy.url, "toy", {"Authorization": f"Bearer {KEY}"})
         found = asyncio.run(serving.overload(server, options))
@@ -93,9 +100,10 @@ def test_all_servers_get_each_prompt_in_a_drawn_order(serving: ModuleType) -> No
 
 
 def test_the_first_tokens_difference_is_that_of_the_means_for_each_prompt(serving: ModuleType) -> None:
-    told = serving.first_token_table(("ours", "vllm", "vllm", "ours"), [[0.2, 0.1, 0.1, 0.2], [0.3, 0.1, 0.3, 0.3]] * 50)
+    told = serving.first_token_table(("ours", "vllm", "vllm", "ours"), [[0.2, 0.1, 0.1, 0.2], [0.3, 0.1, 0.3, 0.3]] * 50, 120)
     assert "vllm     200.0 ms" in told
-    assert "ours - vllm: +100.00 ms (+100.00 to +100.00, 95 %, 100 prompts)" in told
+    assert "ours - vllm: +100.00 ms (+100.00 to +100.00, 95 % over prompts, for these starts)" in told
+    assert "100 of 120 prompts" in told
 
 
 def test_the_gateways_own_time_is_measured_on_requests_that_it_lets_through(serving: ModuleType, tmp_path: Path) -> None:
