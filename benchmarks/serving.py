@@ -9,8 +9,8 @@ All on the embedded base model, streamed, with `ignore_eos`; the client is aioht
 
 - throughput: two of ours and two of vllm's run at once, since two starts of the same server differ by some percent, and each is asked
   alone, in an order that is drawn for each round, at each number of requests in flight. The prompts of a round are the same for all, and
-  their ids are compared first. Tokens a second of all requests; median and p99 of the time to the first token and between two tokens. At
-  the end each prompt goes to all of them in turn, for the first token alone.
+  their ids are compared first. Tokens a second of all requests; median and p99 of the time to the first token and between two tokens;
+  CPU time a token, which a busy machine changes less. At the end each prompt goes to all of them in turn, for the first token alone.
 - peers: one server at a time, and the seconds from its start to its first token. llama.cpp's has the 4-bit model that the base is made of.
 - overload: as many requests as `--capacity` in flight, then 4 times as many a second as those were answered, beside prompts of 1 MB: what the
   excess gets and how soon, how long accepted ones wait, and /health.
@@ -39,6 +39,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import psutil
 
 from ochat.processes import ending_with_this_process, free_port
 from ochat.serving.cpu import usable_cores
@@ -67,6 +68,7 @@ class Server:
     model: str
     headers: dict[str, str]
     seconds_to_first_token: float = 0.0
+    pid: int | None = None  # of the process that answers
 
 
 @dataclass
@@ -92,6 +94,16 @@ class Measured:
     tokens_per_second: float
     first_token: list[float]  # seconds, of each reply
     between_tokens: list[float]
+    cpu_seconds: float = math.nan  # of the process that answers, and of those that it started
+    api_cpu_seconds: float = math.nan  # of the process that answers alone
+    tokens: int = 0
+
+
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """CPU seconds so far of a process alone, and of it with those that it started."""
+    process = psutil.Process(pid)
+    alone, *started = [sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True))]
+    return alone, alone + sum(started)
 
 
 def median_and_p99(values: list[float]) -> tuple[float, float]:
@@ -186,13 +198,16 @@ async def measure(
             for prompt in waiting:
                 timings.append(await ask(session, server, prompt, tokens))
 
+        before = cpu_seconds(server.pid) if server.pid else (math.nan, math.nan)
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(in_flight):
                 group.create_task(work())
         seconds = time.perf_counter() - started
+    after = cpu_seconds(server.pid) if server.pid else before
     done = [timing for timing in timings if timing.status == 200 and timing.times]
     gaps = [b - a for timing in done for a, b in zip(timing.times, timing.times[1:], strict=False)]
+    tokens_made = sum(timing.tokens for timing in done)
     return Measured(
         server.name,
         start,
@@ -200,9 +215,12 @@ async def measure(
         in_flight,
         n_requests,
         len(timings) - len(done),
-        sum(timing.tokens for timing in done) / seconds,
+        tokens_made / seconds,
         [timing.times[0] for timing in done],
         gaps,
+        after[1] - before[1],
+        after[0] - before[0],
+        tokens_made,
     )
 
 
@@ -299,6 +317,7 @@ def running(name: str, model: Path, folder: Path, environments: Path, extra: lis
     try:
         asyncio.run(first_token(server, process, log))
         server.seconds_to_first_token = time.monotonic() - started
+        server.pid = process.pid
         print(f"{name}: first token after {server.seconds_to_first_token:.1f} s", file=sys.stderr, flush=True)
         yield server
     finally:
@@ -484,6 +503,12 @@ def table(measured: list[Measured]) -> str:
             spread = f"{min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} rounds"
             alike = f"; second start / first {of_starts}" if of_starts else ""
             lines.append(f"{'':>9}  ours / vllm   {statistics.median(ratios):>7.3f}   {spread}{alike}")
+        if {"ours", "vllm"} <= (cost := cpu_of_a_token(at_level)).keys():
+            (ours, _), (vllm, whole) = cost["ours"], cost["vllm"]
+            lines.append(
+                f"{'':>9}  CPU of the API process, ms a token: ours {ours:.3f}, vllm {vllm:.3f}; "
+                f"the difference is {100 * (ours - vllm) / whole:+.2f} % of vllm's whole, {whole:.2f}"
+            )
     return "\n".join(lines)
 
 
@@ -506,6 +531,20 @@ def ratios_of_starts(measured: list[Measured]) -> dict[str, float]:
         rounds, starts = ({key[which] for key in rates} for which in (0, 1))
         if len(starts) == 2:
             found[name] = statistics.median(rates[round, max(starts)] / rates[round, min(starts)] for round in rounds)
+    return found
+
+
+def cpu_of_a_token(measured: list[Measured]) -> dict[str, tuple[float, float]]:
+    """Of each server, CPU milliseconds a token of the process that answers, and of all its processes: medians over runs, by which
+    it's the same whether the clients or others kept it waiting."""
+    found = {}
+    for name in dict.fromkeys(m.server for m in measured):
+        rows = [m for m in measured if m.server == name and m.tokens and not math.isnan(m.cpu_seconds)]
+        if rows:
+            found[name] = (
+                statistics.median(1000 * m.api_cpu_seconds / m.tokens for m in rows),
+                statistics.median(1000 * m.cpu_seconds / m.tokens for m in rows),
+            )
     return found
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import importlib.util
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +28,13 @@ def serving() -> ModuleType:
 
 def test_all_tokens_of_all_replies_are_counted(serving: ModuleType) -> None:
     with toy_server() as toy:
-        server = serving.Server("ours", toy.url, "toy", {"Authorization": f"Bearer {KEY}"})
+        server = serving.Server("ours", toy.url, "toy", {"Authorization": f"Bearer {KEY}"}, pid=os.getpid())
+        began = time.process_time()
         measured = asyncio.run(serving.measure(server, 0, 4, 10, 3, 5))
+        cpu_seconds = time.process_time() - began
     assert measured.failed == 0
+    assert measured.tokens == 50
+    assert 0 < measured.api_cpu_seconds < cpu_seconds + 0.05  # /proc counts in hundredths
     assert len(toy.asked) == 10
     assert len({request["messages"][0]["content"] for request in toy.asked}) == 10
     # 10 replies of 5 words of a millisecond each, one after the other.
@@ -65,6 +72,26 @@ def test_a_rounds_starts_are_compared_by_their_means(serving: ModuleType) -> Non
     once = [row for row in rows if row.start < 2]
     assert serving.ratios_of_starts(once) == {}
     assert "ours / vllm     0.900" in serving.table(once)
+
+
+def test_the_cpu_time_of_a_token_is_that_of_the_server_and_of_all_that_it_started(serving: ModuleType) -> None:
+    def run(name: str, api: float, whole: float) -> object:
+        return serving.Measured(name, 0, 0, 8, 1, 0, 9.0, [0.1], [0.1], whole, api, 100)
+
+    rows = [run("ours", 0.3, 1.1), run("ours", 0.2, 1.0), run("ours", 0.2, 0.9), run("vllm", 0.1, 1.0)]
+    cost = serving.cpu_of_a_token(rows)
+    assert cost["ours"] == pytest.approx((2, 10))
+    assert cost["vllm"] == pytest.approx((1, 10))
+    assert "ours 2.000, vllm 1.000; the difference is +10.00 % of vllm's whole, 10.00" in serving.table(rows)
+
+    burn = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); sys.stdin.read()"
+    nested = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])"
+    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        alone, whole = serving.cpu_seconds(parent.pid)
+        parent.communicate()
+    assert whole - alone >= 0.28
 
 
 def test_the_medians_interval_is_that_of_the_orders_ranks(serving: ModuleType) -> None:

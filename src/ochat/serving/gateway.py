@@ -25,8 +25,8 @@ from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, trained_conditions
 from ochat.serving import metering, metrics
 from ochat.serving.conditions import Conditions, server_conditions, take_condition
+from ochat.serving.connection import bound_connections
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
-from ochat.serving.http_head import bound_heads
 from ochat.serving.keys import Key, KeyStore, named_keys
 from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
 from ochat.serving.limits import Limits, too_many
@@ -96,7 +96,7 @@ class Gateway:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["app"].state
         metering.install()
-        bound_heads(state.server.config)
+        bound_connections(state.server.config)
         engine_limit = state.engine_client.vllm_config.scheduler_config.max_num_seqs
         self.max_in_flight = max(1, (self.options.max_in_flight or engine_limit) // self.n_processes)
         watch = self.lifecycle.watch(state, self._tick, ends_in_time=self.n_processes > 1)

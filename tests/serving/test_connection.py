@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from ochat.serving import http_head
-from ochat.serving.http_head import MAX_HEAD_BYTES, bound_heads
+from ochat.serving import connection
+from ochat.serving.connection import MAX_HEAD_BYTES, bound_connections
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -29,7 +29,7 @@ def talk(with_server: Talk, app: Any = hello) -> None:
     async def run() -> None:
         config = uvicorn.Config(app, port=0, log_level="critical", http="httptools", lifespan="off")
         config.load()
-        bound_heads(config)
+        bound_connections(config)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         while not server.started:
@@ -64,7 +64,7 @@ def test_a_head_that_never_ends_is_cut_off(begin: bytes, more: bytes) -> None:
 
 
 def test_a_head_that_comes_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_head, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in (b"", REQUEST):
@@ -89,7 +89,7 @@ def test_whole_requests_are_answered_with_long_bodies_and_one_after_another(monk
 
 
 def test_a_client_that_reads_nothing_is_cut_off_and_its_next_request_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_head, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.2)
     ended = 0
 
     async def large(scope: Any, receive: Any, send: Any) -> None:
@@ -108,7 +108,7 @@ def test_a_client_that_reads_nothing_is_cut_off_and_its_next_request_ends(monkey
 
 
 def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_head, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.5)
     body = b"x" * 20_000_000
 
     async def in_pieces(scope: Any, receive: Any, send: Any) -> None:

@@ -51,22 +51,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_reading_deadline()
+        _cancel(self._read_deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        self._stop_reading_deadline()
+        _cancel(self._read_deadline)
         super().connection_lost(exc)
 
     def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _stop_reading_deadline(self) -> None:
-        if self._read_deadline is not None:
-            self._read_deadline.cancel()
-            self._read_deadline = None
+        _cancel(self._deadline)
+        self._deadline = None
 
     def _time_out(self) -> None:
         self._deadline = None
@@ -74,7 +68,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def bound_heads(config: Config) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def bound_connections(config: Config) -> None:
     """From now on, new connections are bounded."""
     if config.http_protocol_class is HttpToolsProtocol:
         config.http_protocol_class = BoundedProtocol
