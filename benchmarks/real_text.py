@@ -37,7 +37,8 @@ EPOCHS, LEARNING_RATE, BATCH_TOKENS, WEIGHT = 2, 2e-4, 2048, 0.1
 N_REPLIES, MAX_REPLY_TOKENS = 60, 256
 SETTINGS = (N_STRONG, N_WEAK, EPOCHS, LEARNING_RATE, BATCH_TOKENS, WEIGHT, N_REPLIES, MAX_REPLY_TOKENS)
 ARMS = {"c-rlft": (True, WEIGHT), "plain-sft": (False, 1.0)}
-ASKED = {"c-rlft": (STRONG, WEAK), "plain-sft": ("none",)}
+BASE = "base model"
+ASKED = {"c-rlft": (STRONG, WEAK), "plain-sft": ("none",), BASE: ("none", STRONG, WEAK)}  # the base: what the words do untaught
 
 
 def arm_rows(rows: list[Conversation], arm: str) -> list[Conversation]:
@@ -72,6 +73,13 @@ def train(folder: Path, base: Path, rows: list[Conversation], seed: int) -> Path
         settings = ["--epochs", EPOCHS, "--lr", LEARNING_RATE, "--batch-tokens", BATCH_TOKENS, "--seed", seed]
         run_command("train", "run", "--model", base, "--data", folder / "data", "--output", folder / "run", *settings)
     return folder / "run" / "final"
+
+
+def strong_share(data: Path) -> float:
+    """The strong class's share of the weight of all answers' tokens."""
+    classes = json.loads((data / "meta.json").read_text(encoding="utf-8"))["classes"]
+    weight = {name: of_class["weight_sum"] for name, of_class in classes.items()}
+    return float(weight["GPT4"] / sum(weight.values()))
 
 
 def losses(
@@ -139,6 +147,13 @@ def mean(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
+def ratio(sums: np.ndarray, counts: np.ndarray) -> Estimate:
+    """Σsums / Σcounts over prompts with its normal interval (Cochran, Sampling Techniques, 6.3): long answers count for more."""
+    value = sums.sum() / counts.sum()
+    half = Z95 * (sums - value * counts).std(ddof=1) / (counts.mean() * np.sqrt(len(counts)))
+    return Estimate(float(value), float(value - half), float(value + half))
+
+
 def style(of_seeds: list[list[str]]) -> dict[str, np.ndarray]:
     """Each measure of the texts to each prompt, as its mean over the seeds; [prompts]."""
     return {name: np.mean([[measure(text) for text in texts] for texts in of_seeds], axis=0) for name, measure in STYLE.items()}
@@ -153,15 +168,16 @@ def style_lines(styles: dict[str, dict[str, np.ndarray]]) -> list[str]:
     return lines
 
 
-def keep_to_settings(folder: Path, train_rows: Path) -> None:
+def keep_to_settings(folder: Path, train_rows: Path, heldout: Path) -> None:
     """Note what the folder's runs are of; ends where they are of something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    made_with = json.loads(json.dumps([*SETTINGS, hashlib.sha256(train_rows.read_bytes()).hexdigest()]))
+    of_files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (train_rows, heldout)]
+    made_with = json.loads(json.dumps([*SETTINGS, *of_files]))
     path = folder / "config.json"
     if not path.is_file():
         write_json(path, made_with)
     elif json.loads(path.read_text(encoding="utf-8")) != made_with:
-        sys.exit(f"{folder} holds runs of other settings or rows. Choose another --folder.")
+        sys.exit(f"{folder} holds runs of other settings or files. Choose another --folder.")
 
 
 def main() -> None:
@@ -173,18 +189,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here; no text of the data is among them")
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    keep_to_settings(options.folder, options.train)
+    keep_to_settings(options.folder, options.train, options.heldout)
     base = options.folder / "base"
     if not base.is_dir():
         run_command("model", "base", "--output", base)
     pairs: list[dict[str, str]] = [dict(value) for _, value in read_json_lines(options.heldout)]  # type: ignore[call-overload]
+    seen = {item.content.strip() for _, row in read_conversations(options.train) for item in row.items if item.role == "user"}
+    if known := sum(pair["prompt"].strip() in seen for pair in pairs):
+        sys.exit(f"{known} of the {len(pairs)} prompts of {options.heldout} are in {options.train} too. Leave them out of one.")
     prompts = [pair["prompt"] for pair in pairs[:N_REPLIES]]
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    models: list[tuple[str, Path]] = [("base model", base)]
+    models: list[tuple[str, Path]] = [(BASE, base)]
+    strong_shares: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for seed in seeds:
         rows = draw_rows(options.train, seed)
         for arm in ARMS:
-            models.append((arm, train(options.folder / f"seed-{seed}" / arm, base, arm_rows(rows, arm), seed)))
+            folder = options.folder / f"seed-{seed}" / arm
+            models.append((arm, train(folder, base, arm_rows(rows, arm), seed)))
+            strong_shares[arm].append(strong_share(folder / "data"))
     # By arm, source and condition: each seed's sums and counts.
     found: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     said: dict[str, list[list[str]]] = {
@@ -193,7 +215,7 @@ def main() -> None:
     }
     cut: dict[str, list[float]] = {}
     for arm, model in models:
-        conditions, folder = ASKED.get(arm, ("none",)), options.folder if arm == "base model" else model.parent.parent
+        conditions, folder = ASKED[arm], options.folder if arm == BASE else model.parent.parent
         for (source, condition), measured in losses(model, pairs, conditions, folder / "losses.npz").items():
             found.setdefault((arm, source, condition), []).append(measured)
         for condition, got in replies(model, folder, prompts, conditions).items():
@@ -201,6 +223,7 @@ def main() -> None:
             said.setdefault(name, []).append([reply.text for reply in got])
             cut.setdefault(name, []).append(sum(reply.finish != "stop" for reply in got) / len(got))
     figures: dict[str, Any] = {"seeds": seeds, "prompts": len(pairs), "replies": len(prompts), "settings": SETTINGS}
+    figures["strong_share_of_weight"] = strong_shares
     print("\n".join(["", *loss_lines(found, figures), "", *reply_lines(said, cut, figures)]))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -220,16 +243,24 @@ def loss_lines(found: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarr
         lines.append(f"| {' | '.join(name)} | {told[0]} | {told[1]} | {of_tokens} |")
         named = dict(zip(("model", "answers", "condition"), name, strict=True))
         figures["losses"].append(named | as_json(told) | {"of_tokens": of_tokens.as_json()})
-    lines += ["", "| difference, same answers | over prompts | over seeds |", "|---|---|---|"]
+    lines += [
+        "",
+        "| difference, same answers | over prompts | over seeds | mean of tokens, over prompts |",
+        "|---|---|---|---|",
+    ]
     for what, one, other in (
         ("strong answers: weak condition − strong condition", ("c-rlft", "gpt4", WEAK), ("c-rlft", "gpt4", STRONG)),
         ("weak answers: strong condition − weak condition", ("c-rlft", "davinci003", STRONG), ("c-rlft", "davinci003", WEAK)),
+        ("strong answers: weak − strong condition, base model", (BASE, "gpt4", WEAK), (BASE, "gpt4", STRONG)),
+        ("weak answers: strong − weak condition, base model", (BASE, "davinci003", STRONG), (BASE, "davinci003", WEAK)),
         ("strong answers: plain SFT − C-RLFT, strong condition", ("plain-sft", "gpt4", "none"), ("c-rlft", "gpt4", STRONG)),
         ("weak answers: plain SFT − C-RLFT, strong condition", ("plain-sft", "davinci003", "none"), ("c-rlft", "davinci003", STRONG)),
     ):  # fmt: skip
         told = over([a - b for a, b in zip(a_token[one], a_token[other], strict=True)])
-        lines.append(f"| {what} | {told[0].signed()} | {told[1].signed()} |")
-        figures["differences"][what] = as_json(told)
+        sums = [np.mean([sums for sums, _ in found[name]], axis=0) for name in (one, other)]
+        of_tokens = ratio(sums[0] - sums[1], found[one][0][1])
+        lines.append(f"| {what} | {told[0].signed()} | {told[1].signed()} | {of_tokens.signed()} |")
+        figures["differences"][what] = as_json(told) | {"of_tokens_over_prompts": of_tokens.as_json()}
     return lines
 
 

@@ -33,6 +33,7 @@ def test_losses_are_told_over_prompts_and_over_seeds(real_text: ModuleType) -> N
         ("c-rlft", "davinci003", WEAK, (1.0, 3.0)),
         ("plain-sft", "gpt4", "none", (1.0, 6.0)),
         ("plain-sft", "davinci003", "none", (1.0, 3.0)),
+        *(("base model", source, condition, (1.0, 3.0)) for source in ("gpt4", "davinci003") for condition in (STRONG, WEAK)),
     ):
         found[arm, source, condition] = [(np.array(sums), counts)] * 2
     figures: dict[str, Any] = {}
@@ -43,6 +44,43 @@ def test_losses_are_told_over_prompts_and_over_seeds(real_text: ModuleType) -> N
     assert apart["over_prompts"]["value"] == pytest.approx(1.5)  # of 1 and 2
     assert apart["over_prompts"]["low"] == pytest.approx(0.52, abs=1e-3)  # two prompts, not four
     assert apart["over_seeds"]["low"] == pytest.approx(1.5)  # both seeds say the same
+    assert apart["of_tokens_over_prompts"]["value"] == pytest.approx(1.75)  # 1 + 6 over 4 tokens
+    untaught = figures["differences"]["strong answers: weak − strong condition, base model"]
+    assert untaught["over_prompts"] == pytest.approx({"value": 0, "low": 0, "high": 0})
+
+
+def test_a_ratios_interval_is_of_what_departs_from_it(real_text: ModuleType) -> None:
+    exact = real_text.ratio(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
+    assert (exact.value, exact.low, exact.high) == pytest.approx((2, 2, 2))  # long answers have more, and all the same a token
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 200, 400)
+    sums = counts * rng.normal(1, 0.5, 400)
+    drawn = [ratio_of(sums, counts, rng.integers(0, 400, 400)) for _ in range(2000)]
+    told = real_text.ratio(sums, counts)
+    assert (told.low, told.high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))), abs=0.01)
+
+
+def ratio_of(sums: np.ndarray, counts: np.ndarray, which: np.ndarray) -> float:
+    return float(sums[which].sum() / counts[which].sum())
+
+
+def test_a_folder_is_bound_to_both_files_and_no_prompt_may_have_been_learned(
+    real_text: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"items": [{"role": "user", "content": "Name a tree."}, {"role": "assistant", "content": "Oak", "weight": 1.0}]}
+    train, heldout, other = (tmp_path / name for name in ("train.jsonl", "heldout.jsonl", "other.jsonl"))
+    train.write_text(json.dumps(row | {"condition": "GPT4"}) + "\n")
+    heldout.write_text(json.dumps({"prompt": "Name a tree. ", "gpt4": "a", "davinci003": "b"}) + "\n")
+    other.write_text(json.dumps({"prompt": "Name a bird.", "gpt4": "a", "davinci003": "b"}) + "\n")
+    folder = tmp_path / "runs"
+    (folder / "base").mkdir(parents=True)  # so that none is made
+    arguments = ["real_text.py", "--train", str(train), "--folder", str(folder), "--heldout"]
+    monkeypatch.setattr("sys.argv", [*arguments, str(heldout)])
+    with pytest.raises(SystemExit, match="1 of the 1 prompts"):
+        real_text.main()
+    monkeypatch.setattr("sys.argv", [*arguments, str(other)])
+    with pytest.raises(SystemExit, match="other settings or files"):
+        real_text.main()
 
 
 def test_seeds_of_one_prompt_are_averaged_and_conditions_paired(real_text: ModuleType) -> None:
