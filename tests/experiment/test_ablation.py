@@ -1,15 +1,17 @@
 """The ablation as a command, on a setting so small that it learns nothing: what it keeps, repeats, refuses and prints."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ochat.errors import OchatError
-from ochat.experiment import ablation, settings
+from ochat.experiment import ablation, ablation_run, settings
 from ochat.experiment.ablation import Options, command_of, parse_seeds, run
-from ochat.experiment.ablation_run import draw
+from ochat.experiment.ablation_run import Job, draw, make_base
+from ochat.experiment.addition import Pair
 from ochat.experiment.settings import SETTINGS, SWEEPS, TINY, Point, Setting, sweep_points
 from ochat.model.tiny import TinyShape
 
@@ -88,6 +90,47 @@ def test_repeated_it_trains_nothing_and_grades_the_kept_replies(
     assert results["arms"]["expert-only"]["accuracy"]["value"] == 1.0
 
 
+def test_a_run_that_was_cut_off_is_finished_as_if_it_had_not_been(done: Path) -> None:
+    run(Options(folder=done, seeds="7,8"), MICRO)
+    before = json.loads((done / "results.json").read_text(encoding="utf-8"))["arms"]
+    # The second after its lengths were compared, when the weights of those that weren't chosen are gone already.
+    for name, lost in {"c-rlft": ("done.json", "replies-GPT3.jsonl", "losses.json"), "expert-only": ("done.json",)}.items():
+        for file in lost:
+            (arm(done, name) / file).unlink()
+    run(Options(folder=done, seeds="7,8"), MICRO)
+    after = json.loads((done / "results.json").read_text(encoding="utf-8"))["arms"]
+    for name in before:
+        for one, other in zip(before[name]["runs"], after[name]["runs"], strict=True):
+            assert one | {"seconds": 0} == other | {"seconds": 0}
+    assert len(list(arm(done, "expert-only").rglob("model.safetensors"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "chosen"), [({"0.0625": 1, "0.25": 3, "1": 2}, 0.25), ({"0.0625": 2, "0.25": 1, "1": 2}, 0.0625)]
+)
+def test_validation_questions_choose_the_length_and_of_equals_the_shortest(
+    right: dict[str, int], chosen: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(setting: Setting, base: Path, data: Path, run: Path, share: float, seed: int) -> int:
+        (run / "final").mkdir(parents=True)
+        (run / "final" / "model.safetensors").touch()
+        return round(100 * share)
+
+    def ask(job: Job, model: Path, pairs: Sequence[Pair], condition: str, output: Path) -> None:
+        n_right = right[model.parent.name.removeprefix("run-")]
+        replies = [{"question": "1+1", "label": "2", "reply": "2" if number < n_right else "3"} for number in range(5)]
+        output.write_text("".join(json.dumps(reply) + "\n" for reply in replies), encoding="utf-8")
+
+    monkeypatch.setattr(ablation_run, "_train", train)
+    monkeypatch.setattr(ablation_run, "_ask", ask)
+    make_base(MICRO, 7, tmp_path / "base")
+    job = Job(MICRO, POINT, "expert-only", 7, tmp_path / "base", tmp_path / "runs")
+    job.folder.mkdir()
+    model, share, steps = ablation_run._stage(job, 0, job.arm.stages[0], draw(MICRO, POINT, 7), job.base)
+    assert (share, steps) == (chosen, round(100 * chosen))
+    assert list(job.folder.rglob("model.safetensors")) == [model / "model.safetensors"]
+
+
 def test_shuffled_conditions_reach_the_rows(tmp_path: Path) -> None:
     options = Options(folder=tmp_path, seeds="7,", arms=("c-rlft",), shuffle_conditions=True)
     run(options, MICRO)
@@ -108,7 +151,7 @@ def test_a_sweep_is_told_beside_what_does_not_depend_on_it(
     assert plain["low"] is None  # one seed has no interval
     assert [at["value"] for at in results["sweeps"]["weight"]] == [0.0, 0.1]
     for at in results["sweeps"]["weight"]:
-        assert at["arms"]["neither"] == plain
+        assert at["arms"]["neither"] == plain | {"by_seed": {"7": plain["value"]}}
         assert at["c_rlft_leads"]["neither"]["value"] == pytest.approx(at["arms"]["c-rlft"]["value"] - plain["value"])
     assert results["machines"] == [results["arms"]["neither"]["runs"][0]["machine"]]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -151,6 +194,34 @@ def test_a_wrong_option_is_told(given: dict[str, object], message: str) -> None:
     with pytest.raises(OchatError) as error:
         Options(**given)  # type: ignore[arg-type]  # of many types
     assert message in str(error.value)
+
+
+def test_another_base_is_trained_at_another_share_and_quality(tmp_path: Path) -> None:
+    base, setting = tmp_path / "base", replace(MICRO, shape=None, name="smollm2")
+    make_base(MICRO, 3, base)
+    options = Options(
+        folder=tmp_path / "runs", setting="smollm2", seeds="7,", arms=("c-rlft",), base=base, expert_share=0.5, quality=1.0
+    )
+    run(options, setting)
+    own = tmp_path / "runs" / "expert-0.5-weight-0.1-quality-1" / "seed-7" / "c-rlft"
+    rows = [json.loads(line) for line in (own / "stage-1" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sum(row["class"] == "expert" for row in rows) == 30
+    for row in rows:  # all kept their carries
+        one, other = map(int, row["items"][0]["content"].split("+"))
+        assert row["items"][1]["content"] == str(one + other).zfill(3)[::-1]
+    config = json.loads((own / "stage-1" / "run-1" / "config.json").read_text(encoding="utf-8"))
+    assert config["model"] == str(base)
+
+
+def test_a_base_without_a_place_for_conditions_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    base, folder = tmp_path / "base", tmp_path / "runs"
+    with pytest.raises(OchatError, match="there's no such folder"):
+        ablation.main(Options(setting="smollm2", folder=folder, base=base))
+    base.mkdir()
+    (base / "openchat.json").write_text('{"model_type": "chatml_8192"}', encoding="utf-8")
+    with pytest.raises(OchatError, match="chatml_8192, whose prompts have no condition"):
+        ablation.main(Options(setting="smollm2", folder=folder, base=base))
+    assert not folder.exists()
 
 
 def test_another_folder_is_left_alone(tmp_path: Path) -> None:

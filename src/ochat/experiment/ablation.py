@@ -30,6 +30,7 @@ from ochat.experiment.settings import SETTINGS, SWEEP_SEEDS, SWEEPS, Point, Sett
 from ochat.files import make_folder, write_json
 from ochat.model import base as embedded
 from ochat.processes import LOCK_FILE, end_on_sigterm, end_with_parent, only_one
+from ochat.registry import detect_model_type
 
 CONFIG_FILE, RESULTS_FILE, REPORT_FILE = "config.json", "results.json", "report.html"
 
@@ -103,12 +104,25 @@ def main(options: Options) -> None:
     setting = SETTINGS[options.setting]
     if options.lr is not None:
         setting = replace(setting, lr=options.lr)
+    if options.base is not None:
+        check_base(options.base)
     make_folder(options.folder)
     if any(options.folder.iterdir()) and not (options.folder / LOCK_FILE).exists():
         raise OchatError(f"{options.folder} exists and is not of this command. Choose another --folder.")
     end_on_sigterm()
     with only_one(options.folder):
         run(options, setting)
+
+
+def check_base(base: Path) -> None:
+    """Raises OchatError where no arm's condition could stand in the model's prompts."""
+    if not base.is_dir():
+        raise OchatError(f"--base {base}: there's no such folder. Give a model's folder.")
+    found = detect_model_type(base)
+    if not found.format.takes_condition:
+        raise OchatError(
+            f"--base {base} is of the model type {found.name}, whose prompts have no condition: nothing to compare."
+        )
 
 
 def run(options: Options, setting: Setting) -> None:
@@ -130,7 +144,7 @@ def run(options: Options, setting: Setting) -> None:
             wanted += [(point, name, seed) for seed in seeds[:SWEEP_SEEDS] for name in SWEEPS[field][1]]
     jobs = [job_of(options, setting, *one) for one in dict.fromkeys(wanted)]
     train(options, setting, [job for job in jobs if not job.is_done], seeds, out)
-    results = collect(jobs, setting, at)
+    results = collect(jobs, setting, at, names)
     write_json(options.folder / RESULTS_FILE, results.as_json())
     report = options.folder / REPORT_FILE
     write_report(report, results, command_of(options))

@@ -16,7 +16,7 @@ from ochat.experiment.ablation_run import (
     read_mistaken,
     replies_file,
 )
-from ochat.experiment.arms import ARMS, BASE, BY_NAME, C_RLFT, SHUFFLED
+from ochat.experiment.arms import ARMS, BASE, BY_NAME, C_RLFT, EXPERT_CLASS, SHUFFLED, SUBOPTIMAL_CLASS
 from ochat.experiment.settings import SWEEPS, Point, Setting, sweep_points
 
 SWEPT_ARMS = {arm for _, arms in SWEEPS.values() for arm in arms}
@@ -111,6 +111,7 @@ class Results:
                     "accuracy": accuracy(runs).as_json(),
                     "below_c_rlft": difference(full, runs).as_json() if full and name != C_RLFT.name else None,
                     "condition_effect": condition_effect(runs).as_json() if len(runs[0].conditions) > 1 else None,
+                    "loss_effects": {source: effect.as_json() for source, effect in loss_effects(runs).items()},
                     "runs": [asdict(run) for run in runs],
                 }
                 for name, runs in self.arms.items()
@@ -119,7 +120,7 @@ class Results:
                 name: [
                     {
                         "value": at.value,
-                        "arms": {arm: accuracy(runs).as_json() for arm, runs in at.arms.items()},
+                        "arms": {arm: {**accuracy(runs).as_json(), "by_seed": judged(runs)} for arm, runs in at.arms.items()},
                         "c_rlft_leads": {arm: lead.as_json() for arm, lead in at.leads.items()},
                     }
                     for at in values
@@ -129,22 +130,29 @@ class Results:
         }
 
 
-def collect(jobs: Sequence[Job], setting: Setting, at: Point) -> Results:
-    """The results of finished jobs: arms at the point, and sweeps through it."""
+def collect(jobs: Sequence[Job], setting: Setting, at: Point, names: Sequence[str]) -> Results:
+    """The results of finished jobs: the named arms at the point, and sweeps through it, each over the seeds that all its values have."""
     found: dict[Point, dict[str, list[ArmRun]]] = {}
     folders: dict[str, list[Path]] = {}
     for job in jobs:
         found.setdefault(job.point, {}).setdefault(job.arm_name, []).append(read_arm(job))
         if job.point == at:
             folders.setdefault(job.arm_name, []).append(job.folder)
-    arms = {arm.name: found[at][arm.name] for arm in ARMS if arm.name in found[at]}
+    arms = {arm.name: found[at][arm.name] for arm in ARMS if arm.name in names and arm.name in found[at]}
     sweeps = {}
     for name, (values, of_arms) in SWEEPS.items():
         points = list(zip(values, sweep_points(name, at), strict=True))
         if any(point != at and point in found for _, point in points):
             same = {arm: runs for arm, runs in found.get(at, {}).items() if arm in SWEPT_ARMS and arm not in of_arms}
+            seeds = {run.seed for _, point in points if point != at for runs in found.get(point, {}).values() for run in runs}
             sweeps[name] = [
-                SweepValue(value, {arm: found[point][arm] for arm in of_arms if arm in found[point]} | same)
+                SweepValue(
+                    value,
+                    {
+                        arm: [run for run in runs if run.seed in seeds]
+                        for arm, runs in ({arm: found[point][arm] for arm in of_arms if arm in found[point]} | same).items()
+                    },
+                )
                 for value, point in points
                 if point in found
             ]
@@ -172,6 +180,24 @@ def condition_effect(runs: Sequence[ArmRun]) -> Estimate:
     return mean_of_runs([run.accuracy[run.conditions[0]] - run.accuracy[run.conditions[1]] for run in runs])
 
 
+def loss_effects(runs: Sequence[ArmRun]) -> dict[str, Estimate]:
+    """By how many nats a token each source's condition makes its own answers likelier than the other's does, in the same models."""
+    if not all(run.losses for run in runs):
+        return {}
+    own, other = runs[0].conditions
+    return {
+        EXPERT_CLASS: mean_of_runs([run.losses[EXPERT_CLASS][other] - run.losses[EXPERT_CLASS][own] for run in runs]),
+        SUBOPTIMAL_CLASS: mean_of_runs(
+            [run.losses[SUBOPTIMAL_CLASS][own] - run.losses[SUBOPTIMAL_CLASS][other] for run in runs]
+        ),
+    }
+
+
+def _told_losses(runs: Sequence[ArmRun]) -> str:
+    effects = loss_effects(runs)
+    return f"right answers {effects[EXPERT_CLASS].signed()}, forgotten carries {effects[SUBOPTIMAL_CLASS].signed()}"
+
+
 def verdict(results: Results) -> list[str]:
     """What the arms say of C-RLFT, what beats it first."""
     if C_RLFT.name not in results.arms:
@@ -192,6 +218,8 @@ def verdict(results: Results) -> list[str]:
             lines.append(f"{title}: {told}.")
     effect = condition_effect(full)
     lines.append(f"The same models are right by {effect.signed()} more under the expert's condition than under the other.")
+    if loss_effects(full):
+        lines.append(f"Nats a token that each source's condition makes its own answers likelier by: {_told_losses(full)}.")
     if results.point.shuffled:
         lines.append("In every arm the conditions were dealt out to the rows at random: there this effect should vanish.")
     elif SHUFFLED.name in results.arms:
@@ -205,6 +233,8 @@ def verdict(results: Results) -> list[str]:
                 else "0 is NOT within its interval, so something else than the condition is at work."
             )
         )
+        if loss_effects(results.arms[SHUFFLED.name]):
+            lines.append(f"The same nats a token with conditions shuffled: {_told_losses(results.arms[SHUFFLED.name])}.")
     return lines
 
 
