@@ -31,5 +31,8 @@ def test_a_streamed_reply_has_none_either(server: Server, there: dict[str, Any])
 def test_a_continued_message_and_a_raw_completion_keep_their_blank(server: Server, there: dict[str, Any]) -> None:
     continued = server.post("/v1/chat/completions", **there, messages=[USER, {"role": "assistant", "content": "Over"}])
     assert continued.json()["choices"][0]["message"]["content"] == " there there there"
-    raw = server.post("/v1/completions", **there, prompt="Over")
-    assert raw.json()["choices"][0]["text"] == " there there there"
+    rendered = server.post("/tokenize", model="tiny", messages=[USER]).json()["tokens"]
+    server.post("/v1/chat/completions", **there, messages=[USER])
+    for prompt in ("Over", rendered):  # also where a chat has the same prompt
+        raw = server.post("/v1/completions", **there, prompt=prompt, n=2)
+        assert [choice["text"] for choice in raw.json()["choices"]] == [" there there there"] * 2

@@ -1,12 +1,16 @@
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.lifespan.on import LifespanOn
 
+from ochat.serving import metering
 from ochat.serving.gateway import Gateway
 from ochat.serving.keys import Key, hashed, write_keys
 
@@ -240,3 +244,106 @@ def test_a_client_that_leaves_while_it_sends_has_aborted(tmp_path: Path) -> None
     with pytest.raises(IndexError):  # nothing is sent to it
         call([b'{"mess', b""], args={"usage_log": usage}, leaves=True)
     assert [(row["outcome"], row["status"]) for row in map(json.loads, usage.read_text().splitlines())] == [("aborted", 499)]
+
+
+def server_state(args: dict[str, Any], data_parallel_size: int = 1) -> SimpleNamespace:
+    """What vLLM's server has in its state when the lifespan begins."""
+    parallel, scheduler = SimpleNamespace(data_parallel_size=data_parallel_size), SimpleNamespace(max_num_seqs=256)
+    config = SimpleNamespace(parallel_config=parallel, scheduler_config=scheduler)
+    engine = SimpleNamespace(vllm_config=config, errored=False, shutdown=lambda timeout=None: None)
+    server = SimpleNamespace(config=SimpleNamespace(http_protocol_class=None), should_exit=False)
+    return SimpleNamespace(args=SimpleNamespace(tokenizer_mode="auto", **args), engine_client=engine, server=server)
+
+
+def begun(gateway: Gateway, state: SimpleNamespace, lifespan: str) -> bool:
+    """Whether uvicorn, with so much trust in its application's lifespan, goes on to serve."""
+
+    async def run() -> bool:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await gateway({**scope, "app": SimpleNamespace(state=state)}, receive, send)
+
+        config = uvicorn.Config(app, lifespan=lifespan, log_level="critical")  # type: ignore[arg-type]  # of its words
+        config.load()
+        told = LifespanOn(config)
+        await told.startup()
+        await told.shutdown()
+        return not told.should_exit
+
+    return asyncio.run(run())
+
+
+async def starts(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+@pytest.mark.parametrize("log", ["usage_log", "request_log"])
+def test_a_gateway_that_cannot_begin_keeps_the_server_from_it(
+    log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_started = threading.Event()
+    monkeypatch.setattr("ochat.serving.gateway.NOT_STARTED", not_started)
+    monkeypatch.setattr(metering, "install", lambda: None)
+    good, bad = ({log: tmp_path / name / "log.jsonl"} for name in (".", "no-such-folder"))
+    assert begun(Gateway(starts), server_state(good), "auto")
+    assert not not_started.is_set()
+    assert not begun(Gateway(starts), server_state(bad), "auto")
+    assert not_started.is_set()
+
+
+def test_what_another_vllm_has_moved_keeps_the_server_from_beginning_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ochat.serving.gateway.NOT_STARTED", threading.Event())
+    monkeypatch.setattr(metering, "install", lambda: None)
+    moved = server_state({})
+    del moved.engine_client.vllm_config.scheduler_config
+    assert not begun(Gateway(starts), moved, "auto")
+
+
+@pytest.mark.parametrize(
+    ("args", "engines", "places"),
+    [
+        ({}, 1, 256),
+        ({"api_server_count": 2}, 1, 128),
+        ({"api_server_count": 4}, 4, 256),
+        ({"max_in_flight": 6, "api_server_count": 2}, 4, 3),
+    ],
+)
+def test_every_engine_takes_its_sequences(
+    args: dict[str, Any], engines: int, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "install", lambda: None)
+    gateway = Gateway(starts)
+    assert begun(gateway, server_state(args, engines), "auto")
+    assert gateway.max_in_flight == places
+
+
+def test_plain_vllms_key_is_asked_for_wherever_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    assert call([BODY], "/tokenize")[0] == 401
+    assert call([BODY], "/tokenize", authorization="Bearer secret")[0] == 200
+
+
+def test_requests_that_come_at_once_count_for_each_other(tmp_path: Path) -> None:
+    """Bodies of 400 bytes, 100 tokens or so, and a limit of 250: of ten that come at once three are let through."""
+
+    async def at_once() -> list[int]:
+        may_reply = asyncio.Event()
+
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            await may_reply.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        gateway, ask = gateway_before(slow, tmp_path / "keys")
+        write_keys(tmp_path / "keys", [Key(name="a", sha256=hashed("secret"), tokens_per_minute=250)])
+        gateway._prepare(SimpleNamespace(args=SimpleNamespace(tokenizer_mode="auto", api_key_file=tmp_path / "keys")))  # type: ignore[arg-type]
+        body = json.dumps({"messages": ["x" * 380]}).encode()
+        asking = [asyncio.create_task(ask(body)) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        may_reply.set()
+        return [await one for one in asking]
+
+    statuses = asyncio.run(at_once())
+    assert sorted(statuses) == [200] * 3 + [429] * 7

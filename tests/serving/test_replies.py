@@ -127,3 +127,32 @@ def test_where_vllm_has_no_room_the_client_is_told_when_to_come_again() -> None:
     for status, told in ((503, b"1"), (400, None)):
         sent = passed_on([start("application/json", status), {"type": "http.response.body", "body": b'{"error":{}}'}])
         assert dict(sent[0]["headers"]).get(b"retry-after") == told
+
+
+@pytest.mark.parametrize(
+    ("message", "status"), [("Internal server error", 400), ("CUDA error: an illegal memory access was encountered", 500)]
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_only_what_the_engine_gave_up_on_is_the_requests_fault(
+    message: str, status: int, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> Reply:
+        reply = Reply(send, "abc")
+        reply.blames = lambda: Refusal(HTTPStatus.BAD_REQUEST, "Send a simpler schema.")
+        error = json.dumps(
+            {"error": {"message": message, "type": "InternalServerError", "code": 500}}, separators=(",", ":")
+        ).encode()
+        await reply(start(kind, 500 if kind == "application/json" else 200))
+        await reply(body(error if kind == "application/json" else b"data: " + error + b"\n\n"))
+        return reply
+
+    reply = asyncio.run(run())
+    assert b"CUDA" not in sent[-1]["body"]
+    assert (b"Send a simpler schema." in sent[-1]["body"]) == (status == 400)
+    assert (500 if reply.has_failed else reply.status) == status
+    assert ("CUDA" in caplog.text) == (status == 500)  # whoever runs the server is told

@@ -1,7 +1,11 @@
+import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from ochat.serving import request_checks
 from ochat.serving.gateway_options import GatewayOptions
 from ochat.serving.refusal import Refusal
 from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to
@@ -66,6 +70,10 @@ def test_a_request_within_bounds_passes_and_one_without_a_length_gets_the_bound(
     request["structured_outputs"] = {"json": {"properties": {"pattern": {"pattern": "a" * 1000}}}}
     check_bounds(CHAT, request, GatewayOptions(max_choices=4, max_reply_tokens=100))
     assert request["max_completion_tokens"] == 100
+    for bound, expected in ((100, 16), (5, 5)):
+        completion: dict[str, Any] = {"prompt": "a"}  # which has 16 tokens by default
+        check_bounds(routes_at("/v1/completions")["POST"], completion, GatewayOptions(max_reply_tokens=bound))
+        assert completion["max_tokens"] == expected
     unbounded: dict[str, Any] = {}
     check_bounds(CHAT, unbounded, GatewayOptions())
     assert unbounded == {}
@@ -93,8 +101,7 @@ KNOWN |= {
         ({"mm_payload": "none"}, "`mm_payload` has no effect"),
         ({"stream_options": {"include_usag": True}}, "`stream_options.include_usag` isn't honoured"),
         ({"suffix": "x"}, "`suffix` has no effect"),
-        ({"system": [{"type": "text", "text": "a"}, {"type": "image"}]}, "`system` has a part that is no text"),
-        ({"system": ["a"]}, "`system` has a part"),
+        ({"stream_options": {"include_obfuscation": True}}, "`stream_options.include_obfuscation` isn't honoured"),
         ({"text": {"verbosity": "low"}}, "`text.verbosity` has no effect"),
         ({"reasoning": {"effort": "none", "summary": "auto"}}, "`reasoning.summary` has no effect"),
         ({"length_penalty": 2.0}, "`length_penalty` has no effect"),
@@ -117,14 +124,103 @@ def test_a_field_of_openais_is_not_taken_for_a_misspelt_one() -> None:
 
 def test_what_asks_for_nothing_passes() -> None:
     request = {"temperature": 1, "top_k": None, "store": False, "metadata": {}, "modalities": ["text"], "mm_payload": "tensors"}
-    request["system"] = [{"type": "text", "text": "Be brief."}]
+    request["stream_options"] = {"include_usage": True, "include_obfuscation": False}
     check_fields("/x", request, KNOWN)
-    assert request == {"temperature": 1, "store": False, "mm_payload": "tensors", "system": request["system"]}
+    left = {"temperature": 1, "store": False, "mm_payload": "tensors", "stream_options": {"include_usage": True}}
+    assert request == left
 
 
-def test_a_stored_prompt_of_the_responses_api_is_refused() -> None:
-    with pytest.raises(Refusal, match="Send the text in `input`"):
-        check_fields("/v1/responses", {"prompt": {"id": "x"}}, {"prompt": None})
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        ({"prompt": {"id": "x"}}, "Send the text in `input`"),
+        ({"store": True}, "`store` has no effect"),
+        ({"include": ["reasoning.encrypted_content"]}, "`include` has 'reasoning.encrypted_content'"),
+        ({"top_logprobs": 5}, "`top_logprobs` has no effect without `include`"),
+        ({"top_logprobs": 5, "include": []}, "`top_logprobs` has no effect without `include`"),
+    ],
+)
+def test_what_the_responses_api_would_drop_is_refused(request_: dict[str, Any], found: str) -> None:
+    with pytest.raises(Refusal, match=found):
+        check_fields("/v1/responses", request_, dict.fromkeys(request_))
+
+
+def test_what_the_responses_api_heeds_passes() -> None:
+    request = {"store": False, "include": ["message.output_text.logprobs"], "top_logprobs": 5}
+    check_fields("/v1/responses", dict(request), {"store": True, "include": None, "top_logprobs": 0})
+    check_fields("/v1/responses", {"include": [], "top_logprobs": 0}, {"include": None, "top_logprobs": 0})
+
+
+TEXT = {"type": "text", "text": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        ({"system": [TEXT, {"type": "image"}]}, "`system` has a part that is no text"),
+        ({"system": ["a"]}, "`system` has a part"),
+        ({"messages": [{"role": "user", "content": "Hi", "name": "Ada"}]}, r"`messages\[0\].name` isn't honoured"),
+        (
+            {"messages": [{"role": "user", "content": [TEXT]}, {"content": [{"type": "image"}]}]},
+            r"`messages\[1\].content` has a part",
+        ),
+        ({"messages": [{"content": [TEXT, {"type": "redacted_thinking", "data": "x"}]}]}, "has a part that is no text"),
+        ({"messages": [{"content": [TEXT, {"type": "tool_reference", "tool_name": "x"}]}]}, "has a part that is no text"),
+        ({"messages": [{"content": [{"type": "text", "text": ""}]}]}, "has a part that is no text"),
+        ({"messages": [{"content": [TEXT | {"citations": []}]}]}, "has a part with `citations`"),
+        ({"messages": [{"content": []}]}, "has no part, and would be left out"),
+        ({"thinking": {"type": "adaptive"}}, "`thinking` has no effect"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "`thinking` has no effect"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_what_of_anthropics_messages_would_be_dropped_is_refused(path: str, request_: dict[str, Any], found: str) -> None:
+    with pytest.raises(Refusal, match=found):
+        check_fields(path, request_, dict.fromkeys(request_))
+
+
+def test_anthropics_text_and_its_wish_to_be_cached_pass() -> None:
+    marked = TEXT | {"cache_control": {"type": "ephemeral"}, "citations": None}
+    request: dict[str, Any] = {
+        "system": [marked],
+        "messages": [{"role": "user", "content": [marked]}, {"role": "assistant"}, 5],
+    }
+    check_fields("/v1/messages", request | {"thinking": {"type": "disabled"}}, dict.fromkeys((*request, "thinking")))
+
+
+def test_of_a_text_and_messages_one_would_be_ignored() -> None:
+    with pytest.raises(Refusal, match="`prompt` and `messages` are both given"):
+        check_fields("/tokenize", {"prompt": "a", "messages": []}, {"prompt": None, "messages": None})
+    check_fields("/tokenize", {"messages": []}, {"prompt": None, "messages": None})
+
+
+@pytest.fixture(scope="module")
+def fields_of_vllm() -> dict[str, dict[str, Any]]:
+    """Each route's fields and defaults, read in a process of its own: vLLM's import warns."""
+    pytest.importorskip("vllm")
+    script = "import json; from ochat.serving.request_checks import _CLASSES, known_fields\n"
+    script += "print(json.dumps({path: dict(known_fields(path)) for path in _CLASSES}, default=str))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_what_is_said_to_have_no_effect_is_vllms(fields_of_vllm: dict[str, dict[str, Any]]) -> None:
+    named = {
+        "/v1/responses": "include",
+        "/v1/messages": "thinking",
+        "/v1/chat/completions": "stream_options",
+        "/tokenize": "prompt",
+    }
+    assert all(field in fields_of_vllm[path] for path, field in named.items())
+    without_effect = request_checks._WITHOUT_EFFECT.keys()
+    assert without_effect <= {field for fields in fields_of_vllm.values() for field in fields}
+    for path, known in fields_of_vllm.items():
+        for field in without_effect & known.keys():
+            if (path, field) != ("/v1/responses", "store"):  # true by default, and it isn't stored
+                check_fields(path, {field: known[field]}, known)  # what it has by default asks for nothing
+            with pytest.raises(Refusal, match=f"`{field}` has no effect"):
+                check_fields(path, {field: "something else"}, known)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,11 @@ def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constrain
             json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith('data: {"request_id"')
         ]
     assert [event["error"]["code"] for event in errors] == [400]
+    response = {"input": USER, "structured_outputs": constraint}
+    assert server.post("/v1/responses", model="tiny", **response).status_code == 400
+    with server.stream("/v1/responses", **response) as stream:
+        text = "".join(stream.iter_lines())
+    assert "can't hold a reply to this `structured_outputs`" in text
 
 
 def test_no_address_in_a_request_is_fetched(server: Server) -> None:

@@ -1,5 +1,6 @@
-"""Whether the engine has died: the gateway finds out, and the launcher ends with an error for it."""
+"""What the gateway finds out in vLLM's server, and the launcher ends with an error for."""
 
 import threading
 
 ENGINE_DIED = threading.Event()
+NOT_STARTED = threading.Event()

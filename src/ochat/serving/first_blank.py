@@ -1,8 +1,8 @@
 """Drop the blank with which a reply begins where the tokenizer puts one before every word.
 
 vLLM has no hook for it. Its IncrementalDetokenizer.from_new_request makes the decoder of every request, in the process that
-renders the prompts: we wrap the decoder of the replies that our renderer opened, and leave raw completions alone. Read from
-vLLM 0.32.0 and 0.33.0."""
+renders the prompts: we wrap the decoder of the replies that our renderer opened. Raw completions are left alone, which vLLM's own
+name of a request tells: their prompt may be one that was rendered for a chat, or by /tokenize. Read from vLLM 0.32.0 and 0.33.0."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer, IncrementalDetokenizer
 
 _LONGEST_PREFIX = 256  # tokens; a condition has 128 characters at most
+_RAW = "cmpl-"  # how the name of a raw completion begins; a chat's begins with chatcmpl-
 _from_new_request = IncrementalDetokenizer.from_new_request
 
 
@@ -46,8 +47,9 @@ def drop_first_blank(opened: OpenedReplies) -> None:
         cls: type[IncrementalDetokenizer], tokenizer: TokenizerLike | None, request: EngineCoreRequest
     ) -> IncrementalDetokenizer:
         detokenizer = _from_new_request(tokenizer, request)
+        is_raw = (request.external_req_id or "").startswith(_RAW)
         # Without a tokenizer nothing is decoded.
-        if isinstance(detokenizer, BaseIncrementalDetokenizer) and (request.prompt_token_ids or ()) in opened:
+        if isinstance(detokenizer, BaseIncrementalDetokenizer) and not is_raw and (request.prompt_token_ids or ()) in opened:
             _drop_first_blank_of(detokenizer)
         return detokenizer
 

@@ -8,10 +8,11 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -21,11 +22,13 @@ from starlette.datastructures import Headers, State
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ochat.errors import OchatError
 from ochat.hub import TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, trained_conditions
 from ochat.serving import metering, metrics
 from ochat.serving.conditions import Conditions, server_conditions, take_condition
 from ochat.serving.connection import bound_connections
+from ochat.serving.engine_died import NOT_STARTED
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
 from ochat.serving.keys import Key, KeyStore, named_keys
 from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
@@ -33,7 +36,7 @@ from ochat.serving.limits import Limits, too_many
 from ochat.serving.metering import Meter
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
 from ochat.serving.refusal import INTERNAL, Refusal, bad_request, send_bytes
-from ochat.serving.replies import Reply
+from ochat.serving.replies import GAVE_UP, Reply
 from ochat.serving.request_body import ClientLeft, parse_body, read_body, write_body
 from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to, known_fields
 from ochat.serving.routes import Route, routes_at
@@ -53,14 +56,15 @@ class Gateway:
         self._is_ready = False
 
     def _prepare(self, state: State) -> None:
-        self._is_ready = True
         args: Namespace = state.args
         self.options = options = options_of(args)
         self.kind = served_type(args)
         trained = trained_conditions(model_folder(args.model, TOKENIZER_FILES)) if self.kind else ()
         self.conditions = server_conditions(self.kind, options, trained)
         self.n_processes = getattr(args, "api_server_count", None) or 1
-        given = getattr(args, KEYS_ARGUMENT, None) or named_keys(getattr(args, "api_key", None) or ())
+        # Plain vLLM has its keys in either place; the launcher leaves none in the environment.
+        of_vllm = getattr(args, "api_key", None) or filter(None, [os.environ.get("VLLM_API_KEY")])
+        given = getattr(args, KEYS_ARGUMENT, None) or named_keys(of_vllm)
         self.keys = KeyStore(given, options.api_key_file, allows_limits=self.n_processes == 1)
         self.hosts = trusted_hosts(args) if self.keys.is_empty and not options.i_know_this_is_open else None
         # All API processes must salt alike; plain vLLM's arguments have no secret.
@@ -74,16 +78,17 @@ class Gateway:
         self.request_log = (
             RequestLog(options.request_log, options.log_max_mb, options.log_max_count) if options.request_log else None
         )
+        self._is_ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # vLLM has one, for speech
             await send({"type": "websocket.close", "code": 1008})
             return
-        if not self._is_ready:
-            self._prepare(scope["app"].state)
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
+        if not self._is_ready:
+            self._prepare(scope["app"].state)
         request_id = new_id()
         if self.cors and "origin" in Headers(scope=scope):
             # vLLM puts them on its own replies alone, and a browser keeps an error without them from its page.
@@ -94,18 +99,33 @@ class Gateway:
             await refusal.send(send, request_id)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope["app"].state
-        metering.install()
-        bound_connections(state.server.config)
-        engine_limit = state.engine_client.vllm_config.scheduler_config.max_num_seqs
-        self.max_in_flight = max(1, (self.options.max_in_flight or engine_limit) // self.n_processes)
-        watch = self.lifecycle.watch(state, self._tick, ends_in_time=self.n_processes > 1)
+        try:
+            watch = self._begin(scope["app"].state)
+        except Exception as error:
+            # uvicorn takes an error here for an application without a lifespan, and would serve without our bounds, logs and salts.
+            if not isinstance(error, OchatError):
+                logging.getLogger("vllm.ochat").exception("The gateway can't begin")
+            NOT_STARTED.set()
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"ochat: {error}"})
+            return
         try:
             await self.app(scope, receive, send)
         finally:
             watch.cancel()
             if self.request_log:
                 self.request_log.close()
+
+    def _begin(self, state: State) -> "asyncio.Task[None]":
+        """All that has to be in place before the first request; returns the task that looks after it."""
+        self._prepare(state)
+        metering.install()
+        bound_connections(state.server.config)
+        config = state.engine_client.vllm_config
+        engines = config.parallel_config.data_parallel_size  # each takes so many sequences
+        limit = self.options.max_in_flight or config.scheduler_config.max_num_seqs * engines
+        self.max_in_flight = max(1, limit // self.n_processes)
+        return self.lifecycle.watch(state, self._tick, ends_in_time=self.n_processes > 1)
 
     def _tick(self) -> None:
         """What is done each second."""
@@ -179,10 +199,12 @@ class Gateway:
             await work.reply.end(refusal)
         except ClientLeft:  # nobody is there to be told
             pass
-        except Exception:
-            # vLLM's own answer to it would tell of its inside.
-            logging.getLogger("vllm.ochat").exception("Request %s failed", work.id)
-            await work.reply.end(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+        except Exception as error:
+            # Of a stream of responses vLLM 0.32.0 can't tell in an event of its own that the engine gave up.
+            blame = work.reply.blames() if GAVE_UP.decode() in _said(error) else None
+            if not blame:  # vLLM's own answer to it would tell of its inside
+                logging.getLogger("vllm.ochat").exception("Request %s failed", work.id)
+            await work.reply.end(blame or Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
         finally:
             metering.CURRENT.reset(token)
             deadline.cancel()
@@ -206,11 +228,14 @@ class Gateway:
             raise problem
         self._check_room(1)
         if work.key:
-            name = work.key.name
-            running = (w.meter.tokens for w in self.lifecycle.works if w.key and w.key.name == name and w.is_counted)
-            self.limits.admit(work.key, time.monotonic(), running)
+            self.limits.admit(work.key, time.monotonic(), self._running_beside(work))
         self.in_flight += 1
         work.is_counted = True
+
+    def _running_beside(self, work: Work) -> Iterator[int]:
+        """The tokens of each other request of the same key."""
+        name = work.key.name if work.key else None
+        return (w.tokens for w in self.lifecycle.works if w is not work and w.key and w.key.name == name and w.is_counted)
 
     def _check_room(self, choices: int) -> None:
         if self.max_in_flight is not None and self.in_flight + choices > self.max_in_flight:
@@ -218,6 +243,9 @@ class Gateway:
 
     def _checked(self, work: Work, body: bytes) -> bytes:
         """The body as vLLM gets it. Raises Refusal."""
+        if work.key:  # others of its may have come while the body did
+            self.limits.check_tokens(work.key, time.monotonic(), self._running_beside(work))
+        work.body_bytes = len(body)
         request = parse_body(body)
         work.condition = take_condition(request, work.route, self._conditions(work.key))
         check_fields(work.route.path, request, self.fields_of(work.route.path))
@@ -272,6 +300,17 @@ class Gateway:
         if key is None or self.options.share_prefix_cache:
             return None
         return hmac.digest(self.secret, key.sha256.encode(), hashlib.sha256)
+
+
+def _said(error: BaseException) -> str:
+    """An error's words, with those of the errors that it came of."""
+    found, waiting = {}, [error]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in found:
+            found[id(one)] = str(one)
+            waiting += [*getattr(one, "exceptions", ()), *filter(None, (one.__cause__, one.__context__))]
+    return "\n".join(found.values())
 
 
 def cors_of(args: Namespace) -> CORSMiddleware | None:

@@ -48,15 +48,10 @@ class Limits:
         self._running: dict[str, int] = {}
 
     def admit(self, key: Key, now: float, tokens_of_running: Iterable[int] = ()) -> None:
-        """Count a request of the key's that begins. Raises Refusal, and counts nothing, where the key has had its share; tokens
-        are known once they are made, so the request that goes over the limit is finished, and the next one waits."""
+        """Count a request of the key's that begins. Raises Refusal, and counts nothing, where the key has had its share."""
         if key.concurrent is not None and self._running.get(key.name, 0) >= key.concurrent:
             raise too_many(f"This key may have {key.concurrent} requests at once. Wait for one to end.", 1)
-        if key.tokens_per_minute is not None:
-            used = self._tokens.setdefault(key.name, Window())
-            if used.total(now) + sum(tokens_of_running) >= key.tokens_per_minute:
-                wait = used.seconds_until_below(now, key.tokens_per_minute)
-                raise too_many(f"This key may have {key.tokens_per_minute} tokens a minute.", wait)
+        self.check_tokens(key, now, tokens_of_running)
         if key.requests_per_minute is not None:
             made = self._requests.setdefault(key.name, Window())
             if made.total(now) >= key.requests_per_minute:
@@ -64,6 +59,16 @@ class Limits:
                 raise too_many(f"This key may make {key.requests_per_minute} requests a minute.", wait)
             made.add(now, 1)
         self._running[key.name] = self._running.get(key.name, 0) + 1
+
+    def check_tokens(self, key: Key, now: float, tokens_of_running: Iterable[int]) -> None:
+        """Raise Refusal where the key has had its tokens. A reply's are known once they are made, so that requests which run when the
+        limit is reached are finished, and the next one waits."""
+        if key.tokens_per_minute is None:
+            return
+        used = self._tokens.setdefault(key.name, Window())
+        if used.total(now) + sum(tokens_of_running) >= key.tokens_per_minute:
+            wait = used.seconds_until_below(now, key.tokens_per_minute)
+            raise too_many(f"This key may have {key.tokens_per_minute} tokens a minute.", wait)
 
     def finish(self, key: Key, now: float, tokens: int) -> None:
         """Count the end of a request that was admitted, and its tokens."""

@@ -20,12 +20,13 @@ from ochat.hub import MODEL_FILES, TOKENIZER_FILES, model_folder
 from ochat.registry import ModelType, detect_model_type, load_template
 from ochat.serving.conditions import AUTO_IS_RESERVED
 from ochat.serving.cpu import GIB, available_memory, kv_cache_bytes, thread_binding, usable_cores, weight_bytes
-from ochat.serving.engine_died import ENGINE_DIED
+from ochat.serving.engine_died import ENGINE_DIED, NOT_STARTED
 from ochat.serving.expected_warnings import HIDES_EXPECTED
-from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, add_flags, options_of
+from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, GatewayOptions, add_flags, options_of
 from ochat.serving.keys import KeyStore, named_keys
 from ochat.serving.log_file import redirect
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks, check_version
+from ochat.serving.usage_log import RequestLog, UsageLog
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -189,6 +190,7 @@ def read_arguments(argv: list[str]) -> Namespace:
         args.stream_interval = args.stream_period
     args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
     take_keys(args, os.environ)
+    check_logs(options_of(args))
     choose_model(args)
     return args
 
@@ -217,6 +219,14 @@ def take_keys(args: Namespace, environ: MutableMapping[str, str]) -> None:
             f"--host {args.host or '0.0.0.0'} lets others call this server, and it asks for no key. Make one with "
             "`ochat keys create` and give --api-key-file, or say that you want it so: --i-know-this-is-open"
         )
+
+
+def check_logs(options: GatewayOptions) -> None:
+    """Raise OchatError where a log can't be written, before a model loads."""
+    if options.usage_log:
+        UsageLog(options.usage_log).close()
+    if options.request_log:
+        RequestLog(options.request_log, options.log_max_mb, options.log_max_count).close()
 
 
 def choose_model(args: Namespace) -> None:
@@ -311,6 +321,9 @@ def main(argv: list[str] | None = None) -> None:
     except OchatError:
         restore()  # the terminal's user is told
         raise
+    if NOT_STARTED.is_set():
+        restore()
+        raise SystemExit("ochat: the server couldn't begin; its last lines say why.")
     if ENGINE_DIED.is_set():
         restore()
         raise SystemExit("ochat: the engine died, and the server ended with it.")

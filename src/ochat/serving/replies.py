@@ -3,6 +3,7 @@
 The bytes of a reply are never parsed: a field is put in front of the first one, in an object or in each event of a stream."""
 
 import json
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -13,6 +14,8 @@ from ochat.serving.refusal import INTERNAL, Refusal
 
 _ERRORS = (b'data: {"error"', b"event: error")  # how vLLM's begin, as OpenAI's and as Anthropic's
 MAX_ERROR_TEXT = 1_000  # characters
+# All that vLLM 0.32.0 tells where the engine gave up on a reply, as on a grammar that doesn't compile; its other errors say more.
+GAVE_UP = b"Internal server error"
 
 
 def with_field(body: bytes, field: bytes) -> bytes:
@@ -92,12 +95,19 @@ class Reply:
     def _events(self, chunk: bytes) -> bytes:
         """A stream's events with the field in front, and vLLM's error, which tells of its inside, in our words."""
         if chunk.startswith(_ERRORS):
-            if blame := self.blames():
+            blame = self.blames() if GAVE_UP in chunk else None
+            if blame:
                 self.status = blame.status.value
                 return self._event(blame)
             self.has_failed = True
+            self._log(chunk)
             return self._event(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
         return with_field_in_events(chunk, self._field) if self._field else chunk
+
+    def _log(self, error: bytes) -> None:
+        """Keep vLLM's words, which the client isn't told."""
+        text = error[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()
+        logging.getLogger("vllm.ochat").error("Request %s failed in vLLM: %s", self.request_id, text)
 
     def _event(self, refusal: Refusal) -> bytes:
         return b"event: error\ndata: " + refusal.body(self.request_id) + b"\n\n"
@@ -109,7 +119,10 @@ class Reply:
         status = start["status"]
         if status >= 500 and status != HTTPStatus.SERVICE_UNAVAILABLE:
             # The engine's own words may tell of its inside.
-            refusal = self.blames() or Refusal(HTTPStatus(status), INTERNAL)
+            blame = self.blames() if GAVE_UP in body else None
+            if not blame:
+                self._log(body)
+            refusal = blame or Refusal(HTTPStatus(status), INTERNAL)
             self.status = start["status"] = refusal.status.value
             body = refusal.body(self.request_id)
         elif status >= 400:

@@ -26,6 +26,7 @@ MAX_MODEL_LENGTH = 1_000  # characters; vLLM logs a name that it doesn't know
 # stopped in it; with a regex of a million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
 MAX_SCHEMA_LENGTH = 16_384
 MAX_PATTERN_LENGTH = 1_000
+_DEFAULT_MAX_TOKENS = {"/v1/completions": 16}  # vLLM's, as OpenAI's; elsewhere it's the context
 _CONSTRAINTS = ("response_format", "structured_outputs", "text", "output_config")  # what a reply is held to
 _CLASSES = {
     "/v1/chat/completions": ("openai.chat_completion.protocol:ChatCompletionRequest",),
@@ -76,7 +77,10 @@ _ASK_NOTHING: dict[str, tuple[object, ...]] = {
     "service_tier": ("auto", "default"),
     "store": (False,),
 }
-_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats", "include_obfuscation")
+_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
+_LOGPROBS = "message.output_text.logprobs"  # what vLLM 0.32.0 heeds in `include`
+# Of a text block of Anthropic's. `cache_control` asks for what the server does anyway.
+_TEXT_BLOCK = ("type", "text", "cache_control")
 
 
 @cache
@@ -105,15 +109,18 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
             raise bad_request(f"`{name[:128]}` isn't honoured by {path}. {hint}", name[:128])
         elif name in _WITHOUT_EFFECT and value != known[name] and value not in _WITHOUT_EFFECT[name]:
             raise bad_request(f"`{name}` has no effect on this server. Leave it out.", name)
-    if path == "/v1/responses" and "prompt" in request:
-        raise bad_request("`prompt`, a stored prompt, has no effect on this server. Send the text in `input`.", "prompt")
+    if path == "/v1/responses":
+        _check_responses(request)
+    if path.startswith("/v1/messages"):
+        _check_messages(request)
+    if path == "/tokenize" and "prompt" in request and "messages" in request:
+        raise bad_request("`prompt` and `messages` are both given, and one would be ignored. Give one.", "prompt")
     for name, inner in _INNER_WITHOUT_EFFECT:
         if isinstance(request.get(name), dict) and request[name].get(inner) is not None:
             raise bad_request(f"`{name}.{inner}` has no effect on this server. Leave it out.", name)
-    system = request.get("system")
-    if isinstance(system, list) and not all(isinstance(part, dict) and part.get("type") == "text" for part in system):
-        raise bad_request("`system` has a part that is no text, which this model doesn't read. Leave it out.", "system")
     options = request.get("stream_options")
+    if isinstance(options, dict) and options.get("include_obfuscation") is False:
+        del options["include_obfuscation"]
     if isinstance(options, dict) and (unknown := [name for name in options if name not in _STREAM_OPTIONS]):
         raise bad_request(f"`stream_options.{unknown[0][:128]}` isn't honoured. Leave it out.", "stream_options")
     if request.get("use_beam_search"):
@@ -124,6 +131,48 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
         )
     if request.get("tools") or request.get("functions"):
         raise bad_request("`tools` has no place in this model's template: it can't call any. Leave it out.", "tools")
+
+
+def _check_responses(request: Mapping[str, Any]) -> None:
+    """Raise Refusal for what vLLM's responses take and don't heed."""
+    if "prompt" in request:
+        raise bad_request("`prompt`, a stored prompt, has no effect on this server. Send the text in `input`.", "prompt")
+    if request.get("store"):  # vLLM's default is true, and it stores nothing all the same
+        raise bad_request("`store` has no effect: this server keeps no responses. Leave it out.", "store")
+    include = request.get("include") or []
+    if isinstance(include, list) and (unknown := [name for name in include if name != _LOGPROBS]):
+        raise bad_request(f"`include` has {str(unknown[0])[:128]!r}, which this server doesn't have. Leave it out.", "include")
+    if request.get("top_logprobs") and not include:
+        raise bad_request(f"`top_logprobs` has no effect without `include`. Add {_LOGPROBS!r} to it.", "top_logprobs")
+
+
+def _check_messages(request: Mapping[str, Any]) -> None:
+    """Raise Refusal for what vLLM drops of Anthropic's messages: other fields than these, blocks without text."""
+    thinking = request.get("thinking")
+    if isinstance(thinking, dict) and thinking.get("type") != "disabled":
+        raise bad_request("`thinking` has no effect: this model's template has no place for it. Leave it out.", "thinking")
+    _check_blocks(request.get("system"), "system")
+    messages = request.get("messages")
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        if not isinstance(message, dict):
+            continue  # vLLM says what is wrong with it
+        if unknown := [name for name in message if name not in ("role", "content")]:
+            raise bad_request(f"`messages[{number}].{unknown[0][:128]}` isn't honoured. Leave it out.", "messages")
+        _check_blocks(message.get("content"), f"messages[{number}].content")
+
+
+def _check_blocks(blocks: object, where: str) -> None:
+    """Raise Refusal where some of the content isn't read."""
+    field = where.partition("[")[0]
+    if not isinstance(blocks, list):
+        return
+    for block in blocks:
+        if not isinstance(block, dict) or block.get("type") != "text" or not block.get("text"):
+            raise bad_request(f"`{where}` has a part that is no text, which this model doesn't read. Leave it out.", field)
+        if unknown := [name for name, value in block.items() if name not in _TEXT_BLOCK and value is not None]:
+            raise bad_request(f"`{where}` has a part with `{unknown[0][:128]}`, which isn't honoured. Leave it out.", field)
+    if not blocks:
+        raise bad_request(f"`{where}` has no part, and would be left out. Give its text.", field)
 
 
 def _whole_number(request: dict[str, Any], name: str) -> int | None:
@@ -183,7 +232,7 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         if tokens > max_reply_tokens:
             raise bad_request(f"`{name}` is {tokens}. Ask for at most {max_reply_tokens} tokens.", name)
     if not given:
-        request[route.max_tokens[0]] = max_reply_tokens
+        request[route.max_tokens[0]] = min(max_reply_tokens, _DEFAULT_MAX_TOKENS.get(route.path, max_reply_tokens))
 
 
 def held_to(request: Mapping[str, Any]) -> str | None:

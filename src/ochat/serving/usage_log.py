@@ -55,6 +55,10 @@ class UsageLog:
         self._is_lost = False
         os.close(old)
 
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._file)
+
 
 class _OwnersFile(logging.handlers.RotatingFileHandler):
     """A rotated log that only its owner may read."""

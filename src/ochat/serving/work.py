@@ -14,6 +14,7 @@ from ochat.serving.replies import Reply
 from ochat.serving.routes import Route
 
 CLIENT_LEFT = 499  # as nginx has it
+BYTES_A_TOKEN = 4  # about, of English
 
 
 class Work:
@@ -29,10 +30,17 @@ class Work:
         self.user: object = None
         self.choices = 1
         self.is_counted = False  # among those in flight
+        self.body_bytes = 0
         self.request: dict[str, Any] = {}
         self._began = time.perf_counter()
         self._cut: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self._client_left = False
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt and of the reply as far as it has come. Until the engine has read the prompt, one for each four bytes of the
+        body, so that a key's requests which come at once count for each other."""
+        return self.meter.tokens or self.body_bytes // BYTES_A_TOKEN
 
     def cut(self, refusal: Refusal) -> None:
         """End it now: vLLM is told that the client has left, and the client is told why."""
