@@ -18,6 +18,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.datastructures import Headers, State
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -303,12 +304,12 @@ class Gateway:
 
 
 def _said(error: BaseException) -> str:
-    """An error's words, with those of the errors that it came of."""
+    """An error's words, with those of the errors that it came of; of one of pydantic's, what it was about."""
     found, waiting = {}, [error]
     while waiting:
         one = waiting.pop()
         if id(one) not in found:
-            found[id(one)] = str(one)
+            found[id(one)] = str(one.errors()[0]["input"] if isinstance(one, ValidationError) else one)
             waiting += [*getattr(one, "exceptions", ()), *filter(None, (one.__cause__, one.__context__))]
     return "\n".join(found.values())
 
