@@ -1,7 +1,7 @@
 """A small OpenAI-compatible server without a model, right in everything but the faults that it's given. ("metrics" is none: it
 then tells how many requests are at work.)
 
-A token of its prompts is a letter; its replies are words made of the seed. All requests share one engine, which makes a word in
+A token of its prompts is a letter; its replies are words made of the seed, or what `reply` holds. All requests share one engine, which makes a word in
 some milliseconds."""
 
 import contextlib
@@ -37,10 +37,12 @@ class Refused(Exception):
 
 @dataclass
 class Toy:
-    """A running server; `asked` are the bodies of its chat requests."""
+    """A running server; `asked` are the bodies of its chat requests. `reply` and `thoughts` are pieces of each stream."""
 
     url: str
     faults: frozenset[str]
+    reply: tuple[str, ...] = ()
+    thoughts: tuple[str, ...] = ()
     asked: list[dict[str, Any]] = field(default_factory=list)
     engine: threading.Lock = field(default_factory=threading.Lock)
     at_work: set[threading.Thread] = field(default_factory=set)
@@ -144,6 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         readable, _, _ = select.select([self.connection], [], [], 0)
         return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
 
+    def send_delta(self, delta: dict[str, str]) -> None:
+        self.wfile.write(b"data: %s\n\n" % json.dumps({"choices": [{"delta": delta}]}).encode())
+
     def chat(self, data: bytes) -> None:
         try:
             body = json.loads(data, parse_constant=lambda _: None)
@@ -158,8 +163,10 @@ class Handler(BaseHTTPRequestHandler):
         if stream:
             self.send_response(200)
             self.end_headers()
+            for thought in self.toy.thoughts:
+                self.send_delta({"reasoning_content": thought})
         said = []
-        for word in words(body, self.toy.faults):
+        for word in self.toy.reply or words(body, self.toy.faults):
             with self.toy.engine:
                 time.sleep(WORD_SECONDS)
             if "goes on" not in self.toy.faults and self.has_gone():
@@ -169,7 +176,9 @@ class Handler(BaseHTTPRequestHandler):
             usage["completion_tokens"] += 1
             if stream:
                 with contextlib.suppress(OSError):
-                    self.wfile.write(b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"content": word}}]}).encode())
+                    self.send_delta({"content": word})
+        if stream and "fails" in self.toy.faults:
+            self.wfile.write(b"data: %s\n\n" % json.dumps({"error": {"message": "gone\x1b[2J"}}).encode())
         reason = "length" if len(said) == body.get("max_tokens", 8) else "stop"
         if stream:
             self.wfile.write(b"data: %s\n\n" % json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode())
@@ -182,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def toy_server(*faults: str) -> Iterator[Toy]:
+def toy_server(*faults: str, reply: tuple[str, ...] = (), thoughts: tuple[str, ...] = ()) -> Iterator[Toy]:
     """The server, on a free port, while the block runs."""
 
     class Bound(Handler):
@@ -195,7 +204,7 @@ def toy_server(*faults: str) -> Iterator[Toy]:
             """Clients that hang up are what some tests are about."""
 
     server = Quiet(("127.0.0.1", 0), Bound)
-    Bound.toy = Toy(f"http://127.0.0.1:{server.server_address[1]}", frozenset(faults))
+    Bound.toy = Toy(f"http://127.0.0.1:{server.server_address[1]}", frozenset(faults), reply, thoughts)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

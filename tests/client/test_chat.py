@@ -167,6 +167,50 @@ def test_a_piped_message_gets_its_reply_and_nothing_else(toy: Toy, environment: 
     assert "The given key isn't one of its keys" in wrong.stderr
 
 
+def test_a_reply_that_fails_when_it_has_begun_is_told_and_cannot_command_the_terminal(environment: dict[str, str]) -> None:
+    with toy_server("fails") as toy:
+        failed = subprocess.run([*COMMAND, toy.url], input="x", capture_output=True, text=True, env=environment)
+    assert failed.returncode == 1
+    assert "gone�[2J" in failed.stderr
+
+
+# What rich would change, what a terminal would obey, and a line's end of Windows.
+TRICKY = ("all:\n", "\tcc ", ":bug: [red]x[/red] ", "\x1b[31ma\x07 ", "b\r\n")
+
+
+def test_a_piped_message_gets_its_reply_byte_for_byte_and_no_thoughts(environment: dict[str, str]) -> None:
+    with toy_server(reply=TRICKY, thoughts=("let me ", "think")) as toy:
+        command = [*COMMAND, toy.url]
+        done = subprocess.run(
+            command, input=b"Write a Makefile", capture_output=True, env={**environment, "FORCE_COLOR": "1"}, check=True
+        )
+    assert done.stdout == "".join(TRICKY).encode() + b"\n"
+    assert done.stderr == b""
+
+
+def test_a_terminal_shows_thoughts_apart_and_obeys_neither_them_nor_the_reply(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with toy_server(reply=TRICKY, thoughts=("let me ", "\x1b[2J:bug:")) as toy:
+        terminal = Terminal([*COMMAND, toy.url], environment)
+        terminal.until("you ›")
+        terminal.type("Hello\r")
+        shown = terminal.until("5 tokens.*you ›")
+        assert "let me �[2J:bug:\n\nall:\n\tcc :bug: [red]x[/red] �[31ma� b�\n" in shown
+        terminal.type("/side GPT4 Correct | GPT3\r")
+        terminal.until("Side by side.*you ›")
+        terminal.type("Hello\r")
+        assert re.search(r":bug: .*�\[31ma� .*:bug: .*�\[31ma� .*\nb� .*b�", terminal.until("5 tokens.* 5 tokens.*you ›"))
+        terminal.type(f"/save {tmp_path}/talk.jsonl\r")
+        terminal.until("2 conversations added.*you ›")
+        terminal.type("\x04")
+        assert terminal.process.wait(SECONDS) == 0
+        os.close(terminal.main)
+    # What is kept, and sent with the next message, is what the model said.
+    saved = [json.loads(line)["messages"][-1]["content"] for line in (tmp_path / "talk.jsonl").read_text().splitlines()]
+    assert saved == ["".join(TRICKY)] * 2
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "told"),
     [
@@ -182,5 +226,5 @@ def test_a_refusal_is_told_in_words(status: int, headers: dict[str, str], told: 
     assert re.search(told, in_words(Answer(status, headers, b'{"error": {"message": "why"}}')))
 
 
-def test_a_reply_cannot_command_the_terminal() -> None:
+def test_what_a_terminal_would_obey_is_made_visible() -> None:
     assert printable("a\x1b]0;title\x07b\x9bc\n\td") == "a�]0;title�b�c\n\td"

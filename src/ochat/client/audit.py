@@ -56,7 +56,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    console = Console(highlight=False, soft_wrap=False, width=None if os.isatty(1) else 120)
+    console = Console(highlight=False, emoji=False, soft_wrap=False, width=None if os.isatty(1) else 120)
     subject = make_subject(options)
     findings = []
     for name, check in CHECKS.items():

@@ -125,14 +125,19 @@ def known_conditions(server: Server) -> list[str]:
 
 
 def ask_once(chat: Chat, text: str) -> None:
-    """Answer what was piped in: the reply goes to stdout and nothing else."""
+    """Answer what was piped in: the reply goes to stdout as it is, and nothing else."""
     if not text.strip():
         raise OchatError("There's no message on standard input. Pipe one, or start `ochat chat` in a terminal.")
     chat.say(text)
-    problem = Printer(Console(highlight=False)).single(chat)
+    problem = Printer(make_console()).single(chat)
     print()
     if problem:
         raise OchatError(problem)
+
+
+def make_console() -> Console:
+    """Where replies and what is said about them are shown. FORCE_COLOR, which CI sets, makes no terminal of a pipe."""
+    return Console(highlight=False, emoji=False, force_terminal=sys.stdout.isatty())
 
 
 def talk(chat: Chat) -> None:
@@ -164,7 +169,7 @@ def talk(chat: Chat) -> None:
         bottom_toolbar=lambda: f" {chat.status()} · /help",
         prompt_continuation="      ",
     )
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"{chat.status()} · {chat.server.url}", style="bold", markup=False)
     console.print("Enter sends, Ctrl-C stops a reply, Ctrl-D leaves. /help tells the rest.", style="dim")
     printer = Printer(console)
@@ -217,21 +222,28 @@ class Printer:
         waiting = self.console.status("", spinner="dots")  # nothing where stdout is no terminal
         waiting.start()
         for _ in until_done(running, news):
-            if reply.text or reply.thoughts or reply.is_done:
+            thoughts, text = reply.thoughts if self.console.is_terminal else "", reply.text  # they grow meanwhile
+            if text or thoughts or reply.is_done:
                 waiting.stop()
-            thoughts, text = reply.thoughts, reply.text  # they grow meanwhile
-            self._more(thoughts[shown_thoughts:], "dim")
-            self._more(text[shown:], None)
+            self._think(thoughts[shown_thoughts:])
+            if thoughts and text and not shown:
+                self._write("\n\n")
+            self._write(text[shown:])
             shown_thoughts, shown = len(thoughts), len(text)
-        if sys.stdout.isatty():
+        if self.console.is_terminal:
             self.console.print()
             self._told([reply])
         return keep(chat, running)
 
-    def _more(self, text: str, style: str | None) -> None:
-        if text:
-            self.console.print(text, end="", style=style, markup=False, soft_wrap=True)
+    def _think(self, thoughts: str) -> None:
+        if thoughts:
+            self.console.print(printable(thoughts), end="", style="dim", markup=False, soft_wrap=True)
             self.console.file.flush()
+
+    def _write(self, text: str) -> None:
+        """Write what is the reply's, past rich, which would make blanks of its tabs."""
+        self.console.file.write(printable(text) if self.console.is_terminal else text)
+        self.console.file.flush()
 
     def side_by_side(self, chat: Chat) -> str:
         """The same in columns. While they grow, their ends are shown; whole when all are there."""
@@ -250,7 +262,7 @@ class Printer:
         cells = []
         for name, reply in zip(names, running, strict=True):
             table.add_column(Text(name), ratio=1, overflow="fold")
-            lines = Text(reply.text or reply.thoughts).wrap(self.console, width)
+            lines = Text(printable(reply.text or reply.thoughts)).wrap(self.console, width)
             cells.append(Text("\n").join(lines[-rows:]))
         table.add_row(*cells)
         return table

@@ -17,7 +17,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Reply:
-    """The reply to one request; `news` gets this object whenever there's more of it."""
+    """The reply to one request; `news` gets this object whenever there's more of it.
+
+    `text` and `thoughts` are as they came: whoever shows them on a terminal makes them printable."""
 
     def __init__(self, server: Server, request: Mapping[str, object], news: "queue.Queue[Reply]") -> None:
         self.text, self.thoughts, self.problem, self.finish_reason = "", "", "", ""
@@ -43,7 +45,7 @@ class Reply:
             self._read(body)
         except (NoAnswer, OSError) as error:
             if not self._is_stopped:
-                self.problem = str(error)
+                self.problem = printable(str(error))
         self.seconds = time.monotonic() - started
         self.is_done = True
         self._news.put(self)
@@ -62,15 +64,15 @@ class Reply:
 
     def _take(self, event: dict[str, object]) -> None:
         if "error" in event:  # a reply that fails when it has begun
-            self.problem = str(field(event, "error", "message") or event["error"])
+            self.problem = printable(str(field(event, "error", "message") or event["error"]))
         count = field(event, "usage", "completion_tokens")
         self.n_tokens = count if isinstance(count, int) else self.n_tokens
         self.finish_reason = field(event, "choices", 0, "finish_reason") or self.finish_reason
         delta = field(event, "choices", 0, "delta")
         thought = field(delta, "reasoning") or field(delta, "reasoning_content")
-        self.thoughts += printable(thought) if isinstance(thought, str) else ""
+        self.thoughts += thought if isinstance(thought, str) else ""
         text = field(delta, "content")
-        self.text += printable(text) if isinstance(text, str) else ""
+        self.text += text if isinstance(text, str) else ""
         self._news.put(self)
 
 
