@@ -1,5 +1,6 @@
-"""A small OpenAI-compatible server without a model, right in everything but the faults that it's given. ("metrics" is none: it
-then tells how many requests are at work.)
+"""A small OpenAI-compatible server without a model, right in everything but the faults that it's given. (Some are none: with
+"metrics" it tells how many requests are at work, with "routes first" it asks for a key when it knows that it has such a route, as
+checks of keys do that are a dependency of each route, and with "no PROPFIND" and "no TRACE" it doesn't know these methods.)
 
 A token of its prompts is a letter; its replies are words made of the seed, or what `reply` holds. All requests share one engine, which makes a word in
 some milliseconds."""
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ochat.client.check_tokens import MARKS
+from ochat.client.subject import CHAT
 
 KEY = "sk-toy"
 FIELDS = (
@@ -23,6 +25,7 @@ FIELDS = (
 )
 FIELDS += ["stream_options", "condition", "ignore_eos"]
 CONDITIONS = ("GPT4 Correct", "GPT3")
+ROUTES = {"/v1/models": ["GET"], CHAT: ["POST"], "/v1/files": ["GET", "POST"], "/v1/cars": ["GET"]}
 CONTEXT = 1600  # tokens; the audit asks for replies of half of it
 WORD_SECONDS = 0.001
 
@@ -37,13 +40,14 @@ class Refused(Exception):
 
 @dataclass
 class Toy:
-    """A running server; `asked` are the bodies of its chat requests. `reply` and `thoughts` are pieces of each stream."""
+    """A running server; `asked` are the bodies of its chat requests, `flushed` the methods by which its cache was. `reply` and `thoughts` are pieces of each stream."""
 
     url: str
     faults: frozenset[str]
     reply: tuple[str, ...] = ()
     thoughts: tuple[str, ...] = ()
     asked: list[dict[str, Any]] = field(default_factory=list)
+    flushed: list[str] = field(default_factory=list)
     engine: threading.Lock = field(default_factory=threading.Lock)
     at_work: set[threading.Thread] = field(default_factory=set)
 
@@ -112,19 +116,28 @@ class Handler(BaseHTTPRequestHandler):
         faults = self.toy.faults
         path = self.path.partition("?")[0]
         try:
+            if f"no {self.command}" in faults:
+                raise Refused(501, "no such method")
             if path == "/health":
                 self.answer(200, {})
                 return
+            if path == "/flush_cache" and "flushes" in faults:
+                self.flush("any method" in faults)
+                return
+            if "routes first" in faults and self.command not in ROUTES.get(path, [self.command]):
+                raise Refused(405, "another method")
             is_open = (path == "/invocations" and "open" in faults) or ("path" in faults and path != self.path)
             if self.headers.get("Authorization") != f"Bearer {KEY}" and not is_open:
                 raise Refused(401, "give a key")
-            if (self.command, path) == ("GET", "/v1/models"):
+            if path == "/openapi.json" and "routes first" in faults:
+                self.answer(200, {"paths": {path: {method.lower(): {} for method in ROUTES[path]} for path in ROUTES}})
+            elif (self.command, path) == ("GET", "/v1/models"):
                 self.answer(200, {"data": [{"id": "toy", "max_model_len": CONTEXT}]})
             elif (self.command, path) == ("GET", "/v1/conditions"):
                 self.answer(200, {"data": [{"id": name} for name in CONDITIONS]})
             elif path == "/metrics" and "metrics" in faults:
                 self.answer(200, f"\nllamacpp:requests_processing {len(self.toy.at_work)}\n", as_json=False)
-            elif self.command == "POST" and (path == "/v1/chat/completions" or is_open):
+            elif self.command == "POST" and (path == CHAT or is_open):
                 self.toy.at_work.add(threading.current_thread())
                 try:
                     self.chat(data)
@@ -140,7 +153,14 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:  # the client has gone
             self.close_connection = True
 
-    do_GET = do_POST = do_PUT = do_DELETE = handle_any
+    do_GET = do_POST = do_PUT = do_DELETE = do_PROPFIND = do_TRACE = handle_any
+
+    def flush(self, by_any_method: bool) -> None:
+        """Flush the cache as SGLang does, by GET as well as by POST."""
+        if self.command not in ("GET", "POST") and not by_any_method:
+            raise Refused(405, "GET or POST")
+        self.toy.flushed.append(self.command)
+        self.answer(200, {})
 
     def has_gone(self) -> bool:
         readable, _, _ = select.select([self.connection], [], [], 0)

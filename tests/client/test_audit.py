@@ -51,6 +51,37 @@ def test_a_fault_is_found_and_its_remedy_told(topic: str, fault: str, check: str
     assert finding.remedy
 
 
+CHANGES = "routes that change the server want a key"
+
+
+@pytest.mark.parametrize("unknown_methods", [[], ["no PROPFIND"]])
+def test_a_route_that_acts_on_a_get_too_is_found_and_does_not_act(unknown_methods: list[str]) -> None:
+    with toy_server("flushes", *unknown_methods) as toy:
+        findings = {finding.check: finding for finding in CHECKS["keys"](make_subject(Options(toy.url, key=KEY)))}
+    assert (findings[CHANGES].verdict, findings[CHANGES].found) == ("fail", "open: /flush_cache")
+    assert toy.flushed == []
+
+
+def test_a_route_that_acts_on_any_method_is_found() -> None:
+    found = audit("keys", "flushes", "any method")[CHANGES]
+    assert (found.verdict, found.found) == ("fail", "open: /flush_cache")
+
+
+def test_a_server_that_knows_no_harmless_method_is_not_asked_by_another() -> None:
+    with toy_server("flushes", "no PROPFIND", "no TRACE") as toy:
+        findings = {finding.check: finding for finding in CHECKS["keys"](make_subject(Options(toy.url, key=KEY)))}
+    assert (findings[CHANGES].verdict, findings[CHANGES].found[:36]) == ("unknown", "no path takes PROPFIND or TRACE, and")
+    assert toy.flushed == []
+
+
+def test_a_405_before_the_check_of_keys_shows_no_open_route() -> None:
+    findings = audit("keys", "routes first")
+    assert findings[CHANGES].verdict == "unknown"
+    assert findings[CHANGES].found.endswith("the right method may want one: /v1/files")
+    assert findings["routes that only tell want a key"].found.endswith("the right method may want one: /v1/cars")
+    assert findings["routes that compute want a key"].verdict == "pass"
+
+
 @pytest.mark.parametrize(("faults", "verdict"), [(["metrics"], "pass"), (["metrics", "goes on"], "fail")])
 def test_a_servers_own_count_of_its_work_is_believed(faults: list[str], verdict: str) -> None:
     found = audit("cancellation", *faults)["a stream that is hung up on"]

@@ -1,7 +1,7 @@
 """Audit: what answers without a key, and ways round the check of it.
 
-Nothing here changes the server: a route that would is asked by a method that it doesn't have, which says 405 where a stranger
-could have used the right one."""
+Nothing here asks a server to change. Some act on a GET too (SGLang's /flush_cache), so a route that may change something is asked
+by a method that no such server routes: a 405 says that a stranger could have used the right one, where the key is asked for first."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -22,9 +22,11 @@ CHANGES = """/sleep /wake_up /pause /resume /reset_prefix_cache /reset_mm_cache 
 /stop_profile /update_weights /start_weight_update /abort_requests /release_kv_cache_memory /v1/load_lora_adapter
 /v1/unload_lora_adapter /scale_elastic_ep /flush_cache /update_weights_from_disk /load_model /models/load /models/unload /api/pull
 /api/create /api/delete""".split()
-TELLS = """/v1/models /models /metrics /load /version /server_info /is_sleeping /is_paused /kv_event_sources /tokenizer_info /docs
+TELLS = """/v1/models /v1/conditions /models /metrics /load /version /server_info /is_sleeping /is_paused /kv_event_sources /tokenizer_info /docs
 /redoc /openapi.json /get_server_info /get_model_info /info /props /slots /lora-adapters /api/tags /api/ps /api/version
 /api/v0/models""".split()
+# Safe by RFC 4918 and RFC 9110. llama.cpp's parser doesn't know the first, and proxies often keep the second to themselves.
+HARMLESS = ("PROPFIND", "TRACE")
 PATHS = (
     "//v1/chat/completions",
     "/./v1/chat/completions",
@@ -47,6 +49,9 @@ HEADERS: tuple[Mapping[str, str], ...] = (
     {"X-Forwarded-For": "127.0.0.1"},
     {"X-HTTP-Method-Override": "OPTIONS"},
 )
+
+
+NOWHERE = "/no-such-path-of-anybody"
 
 
 def check_routes(subject: Subject) -> Iterator[Finding]:
@@ -97,19 +102,28 @@ def _ways_round(subject: Subject) -> Finding:
 
 def _open_routes(subject: Subject, needs_key: bool) -> Iterator[Finding]:
     """Which routes answer a stranger, by what they do. Where nothing wants a key, generating isn't told again."""
-    nothing = {
-        method: subject.ask(method, "/no-such-path-of-anybody", _body(subject, method), keyless=True) for method in _METHODS
-    }
+    harmless = _harmless_method(subject)
+    keys_come_first = harmless is not None and subject.ask(harmless, CHAT, keyless=True).status in REFUSED
+    nothing = {method: subject.ask(method, NOWHERE, _body(subject, method), keyless=True) for method in ("GET", "POST")}
     listed: dict[Kind, list[str]] = {"generates": GENERATES, "changes": CHANGES, "tells": TELLS}
-    known = {path for paths in listed.values() for path in paths} | {*ALIVE, "/"}
     kinds: dict[str, Kind] = {path: kind for kind, paths in listed.items() for path in paths}
-    kinds |= {path: kind for path, kind in _own_list(subject).items() if path not in known}
-    found: dict[Kind, list[str]] = {kind: [] for kind in listed}
-    for path, kind in kinds.items():
-        method = "POST" if kind == "generates" else "GET"
-        answer = subject.ask(method, path, _body(subject, method), keyless=True)
-        if _is_open(answer, nothing[method], kind):
-            found[kind].append(path)
+    own = {path: kind for path, kind in _own_list(subject).items() if path not in {*kinds, *ALIVE, "/"}}
+    opened: dict[Kind, list[str]] = {kind: [] for kind in listed}
+    untold: dict[Kind, list[str]] = {kind: [] for kind in listed}
+    for path, kind in {**kinds, **own}.items():
+        if kind != "changes" and path not in own:
+            method = "POST" if kind == "generates" else "GET"
+            answer = subject.ask(method, path, _body(subject, method), keyless=True)
+            if _is_open(answer, nothing[method]):
+                opened[kind].append(path)
+        elif harmless is None:
+            untold[kind].append(path)
+        else:
+            answer = subject.ask(harmless, path, keyless=True)
+            if answer.is_success or (answer.status == 405 and keys_come_first):
+                opened[kind].append(path)
+            elif answer.status == 405:
+                untold[kind].append(path)
     told: dict[Kind, tuple[str, Verdict, str]] = {
         "generates": ("routes that compute want a key", "fail", "Default-deny: refuse every path that isn't listed."),
         "changes": ("routes that change the server want a key", "fail", "Refuse them, or don't start with them."),
@@ -118,13 +132,25 @@ def _open_routes(subject: Subject, needs_key: bool) -> Iterator[Finding]:
     for kind, (check, verdict, remedy) in told.items():
         if kind == "generates" and not needs_key:
             continue
-        if found[kind]:
-            yield Finding(TOPIC, check, verdict, f"open: {' '.join(found[kind])}", remedy)
+        if opened[kind]:
+            yield Finding(TOPIC, check, verdict, f"open: {' '.join(opened[kind])}", remedy)
+        elif untold[kind] and harmless is None:
+            yield Finding(
+                TOPIC, check, "unknown", f"no path takes {' or '.join(HARMLESS)}, and other methods could change something"
+            )
+        elif untold[kind]:
+            why = f"a {harmless} gets a 405 before a key is asked for; the right method may want one"
+            yield Finding(TOPIC, check, "unknown", f"{why}: {' '.join(untold[kind])}")
         else:
             yield Finding(TOPIC, check, "pass", "none of those tried is open")
 
 
-_METHODS = ("GET", "POST")
+def _harmless_method(subject: Subject) -> str | None:
+    """A method to which the server has its usual answer where there's nothing: its answer elsewhere tells that something is there."""
+    for method in HARMLESS:
+        if subject.ask(method, NOWHERE, keyless=True).status in (404, *REFUSED):
+            return method
+    return None
 
 
 def _body(subject: Subject, method: str) -> object:
@@ -132,22 +158,20 @@ def _body(subject: Subject, method: str) -> object:
     return {**subject.request(), "prompt": "Hi", "input": "Hi", "content": "Hi"} if method == "POST" else None
 
 
-def _is_open(answer: Answer, nothing: Answer, kind: Kind) -> bool:
+def _is_open(answer: Answer, nothing: Answer) -> bool:
     """Whether a stranger got past the check of keys to a route that is there; `nothing` is the answer where there's none."""
-    if answer.status in (0, 404, 410, 501, *REFUSED):
+    if answer.status in (0, 404, 405, 410, 501, *REFUSED):
         return False
-    if answer.status == nothing.status and answer.body == nothing.body:  # a page for every path, or one refusal of all
-        return False
-    return answer.status == 405 if kind == "changes" else answer.status != 405
+    return answer.status != nothing.status or answer.body != nothing.body  # a page for every path, or one refusal of all
 
 
 def _own_list(subject: Subject) -> dict[str, Kind]:
-    """The routes of the server's own openapi.json, GET as what tells and the others as what changes."""
+    """The routes of the server's own openapi.json, as what changes where they take more than GET."""
     paths = field(subject.ask("GET", "/openapi.json").json(), "paths")
     if not isinstance(paths, dict):
         return {}
     return {
-        path: "tells" if "get" in methods else "changes"
+        path: "changes" if {"post", "put", "patch", "delete"} & set(methods) else "tells"
         for path, methods in paths.items()
         if isinstance(methods, dict) and "{" not in path
     }

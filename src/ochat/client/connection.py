@@ -30,6 +30,10 @@ class Answer:
     def ok(self) -> bool:
         return self.status == 200
 
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
     def json(self) -> Any:
         """The body's value; None where it isn't JSON."""
         try:
