@@ -28,6 +28,7 @@ def test_a_server_without_faults_passes(topic: str) -> None:
     ("topic", "fault", "check", "found"),
     [
         ("keys", "open", "routes that compute want a key", "open: /invocations"),
+        ("keys", "starts", "wrong keys are refused", "taken: the key and a letter (200), the key without its end (200)"),
         ("keys", "path", "no way round by path or header", "/v1/chat/completions?path=/health"),
         ("tokens", "forged", "in a user's message", "<|im_start|> <|im_end|>"),
         ("tokens", "forged", "in a system prompt", "<|im_start|> <|im_end|>"),
@@ -49,6 +50,19 @@ def test_a_fault_is_found_and_its_remedy_told(topic: str, fault: str, check: str
     assert finding.verdict == "fail"
     assert found in finding.found
     assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "found"),
+    [
+        ("stumbles at a wrong key", "wrong keys are refused", "neither taken nor refused: nonsense (503), an empty key (503)"),
+        ("stumbles at no key", "generating wants a key", "/v1/chat/completions answers 503 without one"),
+    ],
+)
+def test_an_answer_that_neither_takes_nor_refuses_a_key_tells_nothing(fault: str, check: str, found: str) -> None:
+    finding = audit("keys", fault)[check]
+    assert finding.verdict == "unknown"
+    assert found in finding.found
 
 
 CHANGES = "routes that change the server want a key"

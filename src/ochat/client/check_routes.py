@@ -57,7 +57,9 @@ NOWHERE = "/no-such-path-of-anybody"
 def check_routes(subject: Subject) -> Iterator[Finding]:
     everyone = subject.ask("POST", CHAT, subject.request(), keyless=True)
     needs_key = everyone.status in REFUSED
-    if not needs_key:
+    if not needs_key and not everyone.is_success:
+        yield Finding(TOPIC, "generating wants a key", "unknown", f"{CHAT} answers {everyone.status or 'nothing'} without one")
+    elif not needs_key:
         local = subject.server.host in ("localhost", "127.0.0.1", "::1")
         verdict: Verdict = "note" if local and not subject.server.key else "fail"
         yield Finding(TOPIC, "generating wants a key", verdict, f"{CHAT} answers {everyone.status} without one", _GIVE_KEYS)
@@ -82,9 +84,17 @@ def _wrong_keys(subject: Subject) -> Finding:
             "Basic": f"Basic {key}",
         }
     answers = {name: subject.ask("POST", CHAT, subject.request(), {"Authorization": value}) for name, value in tried.items()}
-    taken = [f"{name} ({answer.status})" for name, answer in answers.items() if answer.status not in (*REFUSED, 400)]
-    remedy = "Compare the whole key." if taken else ""
-    return Finding(TOPIC, "wrong keys are refused", "fail" if taken else "pass", ", ".join(taken) or "all of them", remedy)
+    taken = [f"{name} ({answer.status})" for name, answer in answers.items() if answer.is_success]
+    untold = [
+        f"{name} ({answer.status or 'no answer'})"
+        for name, answer in answers.items()
+        if not answer.is_success and answer.status not in (*REFUSED, 400)
+    ]
+    if taken:
+        return Finding(TOPIC, "wrong keys are refused", "fail", f"taken: {', '.join(taken)}", "Compare the whole key.")
+    if untold:
+        return Finding(TOPIC, "wrong keys are refused", "unknown", f"neither taken nor refused: {', '.join(untold)}")
+    return Finding(TOPIC, "wrong keys are refused", "pass", "all of them")
 
 
 def _ways_round(subject: Subject) -> Finding:
