@@ -11,6 +11,7 @@ import select
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,6 +78,15 @@ def check(body: Any, faults: frozenset[str]) -> None:
     need("top_logprobs" not in body or body.get("logprobs") is True, "top_logprobs")
     need("response_format" not in body and "logit_bias" not in body, "an option")
     need(body.get("condition", "GPT3") in CONDITIONS or "shrugs" in faults, "condition")
+
+
+def fetch(body: Any) -> None:
+    """Open the addresses that a message's parts name."""
+    for part in body["messages"][0]["content"]:
+        url = part.get(part["type"], {}).get("url", "") if isinstance(part, dict) else ""
+        if url.startswith("http:"):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(url, timeout=5).close()
 
 
 def prompt_tokens(body: dict[str, Any], faults: frozenset[str]) -> int:
@@ -179,6 +189,8 @@ class Handler(BaseHTTPRequestHandler):
             body = json.loads(data, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
             raise Refused(400, "not JSON") from None
+        if "fetches" in self.toy.faults:
+            fetch(body)
         check(body, self.toy.faults)
         self.toy.asked.append(body)
         usage = {"prompt_tokens": prompt_tokens(body, self.toy.faults), "completion_tokens": 0}
@@ -216,20 +228,24 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def toy_server(*faults: str, reply: tuple[str, ...] = (), thoughts: tuple[str, ...] = ()) -> Iterator[Toy]:
+def toy_server(
+    *faults: str, host: str = "127.0.0.1", reply: tuple[str, ...] = (), thoughts: tuple[str, ...] = ()
+) -> Iterator[Toy]:
     """The server, on a free port, while the block runs."""
 
     class Bound(Handler):
         pass
 
     class Quiet(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         request_queue_size = 1024  # of 5, many clients at once lose their connections on a busy machine
 
         def handle_error(self, request: object, client_address: object) -> None:
             """Clients that hang up are what some tests are about."""
 
-    server = Quiet(("127.0.0.1", 0), Bound)
-    Bound.toy = Toy(f"http://127.0.0.1:{server.server_address[1]}", frozenset(faults), reply, thoughts)
+    server = Quiet((host, 0), Bound)
+    name = f"[{host}]" if ":" in host else host
+    Bound.toy = Toy(f"http://{name}:{server.server_address[1]}", frozenset(faults), reply, thoughts)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -7,8 +7,17 @@ import pytest
 from toy_server import KEY, toy_server
 
 from ochat.client.audit import CHECKS, FAULTS_FOUND, Options, main, make_subject
+from ochat.client.check_fields import fetching
 from ochat.client.subject import Finding
 from ochat.errors import OchatError
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def audit(only: str, *faults: str, key: str = KEY) -> dict[str, Finding]:
@@ -37,6 +46,7 @@ def test_a_server_without_faults_passes(topic: str) -> None:
         ("fields", "seed", "seed", "two replies to one seed differ"),
         ("fields", "shrugs", "misspelt fields", "temprature, max_token, stop_sequence"),
         ("fields", "shrugs", "condition", "the prompt is as without"),
+        ("fields", "fetches", "addresses in a request", "it fetched what 5 requests named"),
         ("fields", "shrugs", "tools", "as long as without tools"),
         ("errors", "shape", "in OpenAI's shape", "not JSON"),
         ("errors", "breaks", "no 5xx, no dropped connection", "a message that is text (500)"),
@@ -94,6 +104,31 @@ def test_a_405_before_the_check_of_keys_shows_no_open_route() -> None:
     assert findings[CHANGES].found.endswith("the right method may want one: /v1/files")
     assert findings["routes that only tell want a key"].found.endswith("the right method may want one: /v1/cars")
     assert findings["routes that compute want a key"].verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("n_fetched", "here", "there", "verdict"),
+    [
+        (0, "127.0.0.1", "127.0.0.1", "pass"),
+        (0, "::1", "::1", "pass"),
+        (0, "192.0.2.7", "192.0.2.7", "pass"),  # this machine by its own address
+        (0, "192.168.1.2", "203.0.113.9", "unknown"),
+        (0, "fe80::1%eth0", "fe80::2%eth0", "unknown"),
+        (1, "192.168.1.2", "203.0.113.9", "fail"),
+    ],
+)
+def test_that_nothing_was_fetched_tells_of_a_server_on_this_machine_alone(
+    n_fetched: int, here: str, there: str, verdict: str
+) -> None:
+    assert fetching(n_fetched, 5, here, there)[0] == verdict
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize(("faults", "verdict"), [([], "pass"), (["fetches"], "fail")])
+def test_a_server_on_ipv6_alone_is_audited(faults: list[str], verdict: str) -> None:
+    with toy_server(*faults, host="::1") as toy:
+        findings = {finding.check: finding for finding in CHECKS["fields"](make_subject(Options(toy.url, key=KEY)))}
+    assert findings["addresses in a request"].verdict == verdict
 
 
 @pytest.mark.parametrize(("faults", "verdict"), [(["metrics"], "pass"), (["metrics", "goes on"], "fail")])

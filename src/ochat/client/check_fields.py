@@ -2,6 +2,7 @@
 
 Whoever sends `stop` or `seed` relies on it. Each is honoured, or refused with a 4xx; a 200 that shows no effect is the fault."""
 
+import ipaddress
 import json
 import socket
 import threading
@@ -181,10 +182,9 @@ def _misspelt(subject: Subject) -> Outcome:
 def _fetched(subject: Subject) -> Outcome:
     """Whether the server opens an address that a request names: it could then be made to read what only it can reach."""
     kinds = ("image_url", "audio_url", "video_url", "input_image", "file_url")
-    with socket.socket() as probe:  # the address by which the server can reach us
-        probe.settimeout(10)
-        probe.connect((subject.server.host, subject.server.port or (443 if subject.server.is_https else 80)))
-        here = probe.getsockname()[0]
+    port = subject.server.port or (443 if subject.server.is_https else 80)
+    with socket.create_connection((subject.server.host, port), timeout=10) as probe:
+        here, there = probe.getsockname()[0], probe.getpeername()[0]  # the first is where the server may reach us
     came: list[bytes] = []
     with socket.create_server((here, 0), family=socket.AF_INET6 if ":" in here else socket.AF_INET) as listener:
         port = listener.getsockname()[1]
@@ -210,6 +210,18 @@ def _fetched(subject: Subject) -> Outcome:
             list(pool.map(subject.chat, contents))
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
-    if came:
-        return "fail", f"it fetched what {len(came)} requests named"
-    return "pass", f"none of {len(kinds)} was fetched"
+    return fetching(len(came), len(kinds), here, there)
+
+
+def fetching(n_fetched: int, n_named: int, here: str, there: str) -> Outcome:
+    """What it tells that so many of the named addresses were fetched, by the addresses of both ends of a connection.
+
+    A server elsewhere may find no way back, through a NAT or a firewall, and then nothing comes whatever it tries."""
+    if n_fetched:
+        return "fail", f"it fetched what {n_fetched} requests named"
+    if there != here and not ipaddress.ip_address(there.partition("%")[0]).is_loopback:
+        return (
+            "unknown",
+            f"none of {n_named} came, and {there} may have no way back to {here}; audit from the server's own machine",
+        )
+    return "pass", f"none of {n_named} was fetched"
