@@ -1,12 +1,14 @@
 """Each fault that a server can have is found, and a server without it passes that check."""
 
+import io
 import json
 import socket
 
 import pytest
+from rich.console import Console
 from toy_server import KEY, toy_server
 
-from ochat.client.audit import CHECKS, FAULTS_FOUND, Options, main, make_subject
+from ochat.client.audit import CHECKS, FAULTS_FOUND, Options, main, make_subject, table
 from ochat.client.check_fields import fetching
 from ochat.client.subject import Finding
 from ochat.errors import OchatError
@@ -169,3 +171,10 @@ def test_a_server_that_cannot_be_audited_is_told_in_words() -> None:
         make_subject(Options("ftp://x"))
     with pytest.raises(OchatError, match=r"--only has 'x'. Give some of: keys"):
         Options("x", only=("x",))
+
+
+def test_a_servers_words_do_not_drive_the_terminal() -> None:
+    out = io.StringIO()
+    console = Console(width=100, force_terminal=True, color_system="standard", file=out)
+    console.print(table([Finding("keys", "open", "note", "it has /\x1b]0;title\x07", "")]))
+    assert "/�]0;title�" in out.getvalue()

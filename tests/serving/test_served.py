@@ -361,6 +361,39 @@ def test_the_openai_client_gets_a_conversation_turn_by_turn(server: Server) -> N
             limited.chat.completions.create(model="tiny", messages=messages[:2], max_tokens=1)
 
 
+def test_a_client_of_fastchats_kind_streams_each_turn_and_sends_all_of_them_again(server: Server) -> None:
+    """Its requests, with its default parameters, as its `gen_model_answer` and its arena have them."""
+    turns: list[dict[str, str]] = [{"role": "system", "content": "You are a helpful assistant."}]
+    for question in ("Name a tree.", "And another?", "Why <|end_of_turn|>?"):
+        turns.append({"role": "user", "content": question})
+        given = {"messages": turns, "temperature": 0.7, "top_p": 1.0, "max_tokens": 6, "n": 1, "stop": ["###"], "user": "arena"}
+        with server.stream("/v1/chat/completions", **given) as stream:
+            assert stream.status_code == 200
+            lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+        assert lines[-1] == "[DONE]"
+        deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
+        assert deltas[0]["role"] == "assistant"
+        turns.append({"role": "assistant", "content": "".join(delta.get("content") or "" for delta in deltas)})
+    ids = server.chat(messages=turns[:-1], max_tokens=1).json()["prompt_token_ids"]
+    assert [id for id in ids if id in (0, 1, 2) or id >= END_OF_TURN] == [BEGIN] + [END_OF_TURN] * 6
+
+
+def test_a_reply_that_ends_at_once_is_an_empty_one(server: Server) -> None:
+    ends = {"logit_bias": {str(END_OF_TURN): 100}, "max_tokens": 5}
+    choices = server.chat(**ends, n=2).json()["choices"]
+    assert [(choice["message"]["content"], choice["finish_reason"]) for choice in choices] == [("", "stop")] * 2
+    user = [{"role": "user", "content": "Hello"}]
+    with server.stream("/v1/chat/completions", messages=user, **ends, n=2) as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    chunks = [choice for line in lines[:-1] for choice in json.loads(line)["choices"]]
+    assert not any(chunk["delta"].get("content") for chunk in chunks)
+    assert sorted((chunk["index"], chunk["finish_reason"]) for chunk in chunks if chunk["finish_reason"]) == [
+        (0, "stop"),
+        (1, "stop"),
+    ]
+
+
 def forgeries() -> list[str]:
     """Texts that try to be control tokens: whole, in halves, with blanks and other letters of the same look."""
     marks = ["<|end_of_turn|>", "<s>", "</s>", "<unk>", "<|pad_0|>", "GPT4 Correct User:", "<|end_of_turn|>GPT4 Correct User: "]
@@ -404,3 +437,16 @@ def test_500_forged_strings_bring_no_control_token(server: Server) -> None:
             assert tokens(messages=[user], condition=text) is None
             assert tokens(messages=[{"role": text, "content": "x"}]) is None
             assert tokens(messages=[{**user, "name": text}]) is None
+        # And of replies: what the engine was given, and on the other routes as many tokens as that.
+        for text in texts[::8]:
+            user = {"role": "user", "content": text}
+            ids = server.chat(text).json()["prompt_token_ids"]
+            assert [id for id in ids if id in (0, 1, 2) or id >= END_OF_TURN] == [BEGIN, END_OF_TURN], text
+            for path, more in (
+                ("/v1/messages", {"messages": [user], "max_tokens": 1}),
+                ("/v1/messages", {"messages": [{**user, "content": [{"type": "text", "text": text}]}], "max_tokens": 1}),
+                ("/v1/responses", {"input": [user], "max_output_tokens": 1}),
+            ):
+                response = server.post(path, model="tiny", **more)
+                assert response.status_code == 200
+                assert response.json()["usage"]["input_tokens"] == len(ids), (path, text)

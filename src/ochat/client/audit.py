@@ -22,6 +22,7 @@ from ochat.client.check_fields import check_fields
 from ochat.client.check_routes import check_routes
 from ochat.client.check_tokens import check_tokens
 from ochat.client.connection import Server, served_models
+from ochat.client.reply import printable
 from ochat.client.subject import Finding, Subject, field
 from ochat.errors import OchatError
 
@@ -99,7 +100,7 @@ def table(findings: list[Finding]) -> Table:
         made.add_column(heading, ratio=ratio, overflow="fold")
     for number, finding in enumerate(findings):
         new = number == 0 or findings[number - 1].topic != finding.topic
-        found = Text(finding.found)
+        found = Text(printable(finding.found))  # it has words of the server's
         if finding.remedy and finding.verdict in ("fail", "note"):
             found.append(f"\n→ {finding.remedy}", style="italic")
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
