@@ -1,9 +1,10 @@
 """Bound what only the connection sees: the head of a request, its address and headers, which has to be whole before the gateway sees
-anything; and a client that takes nothing of what it is sent.
+anything; the trailers after a body sent in chunks; and a client that takes nothing of what it is sent.
 
 uvicorn's parser of choice keeps a head of any length, and waits for its end for ever: anybody could fill the memory without a key
-(uvicorn 0.54 with httptools 0.9). Its other one, h11, has bounds of vLLM's. Bodies are bounded in gateway.py. And uvicorn waits for
-ever until a client has taken what was sent before: its next reply, which waits for that, would keep its place among those in flight."""
+(uvicorn 0.54 with httptools 0.9). It keeps trailers just so, of a request that was answered long ago too. Its other one, h11, has
+bounds of vLLM's. Bodies are bounded in gateway.py. And uvicorn waits for ever until a client has taken what was sent before: its next
+reply, which waits for that, would keep its place among those in flight."""
 
 import asyncio
 
@@ -12,14 +13,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
 HEAD_SECONDS = 30
-READ_SECONDS = 60  # for a client to take what has piled up, 48 KiB and more
+READ_SECONDS = 60  # for a client to take something of what has piled up
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose client is cut off when its request's head is too long or too slow, or when it doesn't read."""
+    """A connection whose client is cut off when its request's head or trailers are too long or too slow, or when it doesn't read."""
 
-    _head_bytes = 0  # of a request that has begun, and a little more where its body came with it
-    _is_in_head = True
+    # Since the last piece of a body, or the last end of a head or request: of a head, of chunks' sizes, of trailers. Those that came
+    # together with such an end aren't counted; they're as many as one read brings.
+    _n_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _read_deadline: asyncio.TimerHandle | None = None
 
@@ -28,37 +30,40 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(HEAD_SECONDS, self._time_out)
 
     def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
-        if self._is_in_head and self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self._time_out)
+        self._n_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._n_bytes > MAX_HEAD_BYTES:
             self.transport.abort()
+        elif self._n_bytes and self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._time_out)
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        self._stop_waiting()
+        self._begin_anew()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._begin_anew()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._is_in_head = True
-        self._head_bytes = 0
+        self._begin_anew()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._read_deadline = self.loop.call_later(READ_SECONDS, self.transport.abort)
+        self._watch_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         _cancel(self._read_deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        _cancel(self._deadline)
         _cancel(self._read_deadline)
         super().connection_lost(exc)
 
-    def _stop_waiting(self) -> None:
+    def _begin_anew(self) -> None:
+        self._n_bytes = 0
         _cancel(self._deadline)
         self._deadline = None
 
@@ -66,6 +71,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.cycle is None or self.cycle.response_complete:  # else it's the next request's, sent before this one's reply
             self.transport.abort()
+
+    def _watch_reading(self, n_before: int | None = None) -> None:
+        """Abort where no less is left to be taken than before; else look again.
+
+        uvicorn goes on only when nearly all is taken, and a long reply is written at once: who reads it slowly does read."""
+        n_left = self.transport.get_write_buffer_size()
+        if n_before is not None and n_left >= n_before:
+            self.transport.abort()
+        else:
+            self._read_deadline = self.loop.call_later(READ_SECONDS, self._watch_reading, n_left)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
