@@ -285,7 +285,7 @@ def fitted(given: dict[str, str], **sizes: Any) -> tuple[Namespace, str]:
         ({}, {}, "0"),
         ({"tensor_parallel_size": 2}, {}, None),
         ({"pipeline_parallel_size": 2}, {}, None),
-        ({"data_parallel_size": 2}, {"OMP_NUM_THREADS": "1"}, None),
+        ({"data_parallel_size": 2}, {}, None),
         ({}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}, "1"),
         ({}, {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, None),
     ],

@@ -145,7 +145,9 @@ def fit_to_cpu(args: Namespace, environ: MutableMapping[str, str]) -> str:
         args.kv_cache_memory_bytes = kv_cache_bytes(available_memory(), weight_bytes(Path(args.model)))
     room = environ.get(KV_CACHE_SPACE) or f"{(args.kv_cache_memory_bytes or 0) / GIB:.3g}"
     threads = (
-        f"threads on cores {environ[THREADS_BIND]}" if THREADS_BIND in environ else f"{environ['OMP_NUM_THREADS']} threads"
+        f"threads on cores {environ[THREADS_BIND]}"
+        if THREADS_BIND in environ
+        else f"{environ.get('OMP_NUM_THREADS', cores)} threads"  # with several engines vLLM sets them
     )
     if args.enforce_eager:  # else vLLM's functions for logprobs and sampling are still compiled when first asked for
         environ.setdefault("TORCH_COMPILE_DISABLE", "1")
