@@ -1,6 +1,9 @@
 """One server for all tests that need one: starting it takes most of their time."""
 
-from collections.abc import Iterator
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,14 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     options = ["--engine-use-ray", "--worker-use-ray", "--disable-log-requests"]
     with running(tmp_path_factory.mktemp("server"), checkpoint, *options) as (started, _):
         yield started
+
+
+@pytest.fixture
+def break_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """What makes standard error one whose reader has gone, as when `tee` was killed. A test calls it: before, pytest sets its own."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    file = os.fdopen(writing, "w")
+    yield lambda: monkeypatch.setattr(sys, "stderr", file)
+    with contextlib.suppress(OSError):
+        file.close()

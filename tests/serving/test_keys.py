@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_a_changed_file_is_read_again_and_a_bad_one_leaves_the_keys(tmp_path: Pa
         store.reload()
         assert store.find("b") is not None
         assert capsys.readouterr().err.count("The keys stay as they were") == 1
+
+
+def test_a_bad_file_leaves_the_keys_though_nobody_can_be_told(tmp_path: Path, break_stderr: Callable[[], None]) -> None:
+    break_stderr()
+    file = tmp_path / "keys.json"
+    write_keys(file, [Key(**ROW)])
+    store = KeyStore(path=file)
+    file.write_text("{")
+    store.reload()
+    assert store.find("a") is not None
 
 
 def test_a_server_with_an_empty_file_of_keys_is_closed_not_open(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,30 @@ def test_a_full_disk_is_told_once_and_stops_nothing(capsys: pytest.CaptureFixtur
     log.write({"id": 1})
     log.write({"id": 2})
     assert capsys.readouterr().err.count("can't be written") == 1
+
+
+def test_a_full_disk_stops_nothing_though_nobody_can_be_told(tmp_path: Path, break_stderr: Callable[[], None]) -> None:
+    break_stderr()
+    usage, requests = UsageLog(Path("/dev/full")), RequestLog(Path("/dev/full"), 1, 1)
+    for number in range(2):
+        usage.write({"id": number})
+        requests.write({"id": number})
+    requests.close()
+    (tmp_path / "logs").mkdir()
+    usage = UsageLog(tmp_path / "logs" / "usage.jsonl")
+    (tmp_path / "logs").rename(tmp_path / "away")
+    usage.reopen_if_moved()
+
+
+def test_a_full_disk_is_told_once_without_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    log = RequestLog(Path("/dev/full"), 1, 1)
+    for number in range(2):
+        log.write({"id": number, "request": "a secret"})
+    log.close()
+    told = capsys.readouterr().err
+    assert told.splitlines() == [
+        "ochat: /dev/full can't be written ([Errno 28] No space left on device); prompts and replies aren't recorded."
+    ]
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:

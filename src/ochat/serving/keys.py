@@ -6,7 +6,6 @@ too, and looked up by the hash, so the time that takes tells nothing of which ke
 import hashlib
 import json
 import secrets
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ochat.conversation import first_problem
 from ochat.errors import OchatError
 from ochat.files import new_file
+from ochat.serving.say import say
 
 PREFIX = "sk-ochat-"
 Limit = Annotated[int, Field(ge=1)]
@@ -129,7 +129,7 @@ class KeyStore:
         try:
             self._set(self._read())
         except OchatError as error:
-            print(f"ochat: {error} The keys stay as they were.", file=sys.stderr, flush=True)
+            say(f"{error} The keys stay as they were.")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

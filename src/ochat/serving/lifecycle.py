@@ -4,7 +4,7 @@ vLLM's server, told to stop, gave requests in flight a cut reply, a 500, or left
 (0.32.0). So the engine's shutdown waits here until no request needs it. And a server whose engine has died ended with status 0."""
 
 import asyncio
-import sys
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from typing import Any
 
 from ochat.serving.engine_died import ENGINE_DIED
 from ochat.serving.refusal import Refusal
+from ochat.serving.say import say
 from ochat.serving.work import Work
 
 TICK_SECONDS = 1.0
@@ -64,15 +65,22 @@ class Lifecycle:
             work.cut(refusal)
 
     async def _look_after(self, state: Any, tick: Callable[[], None]) -> None:
+        has_failed = False
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if self._engine.errored and not self.is_draining:
-                print("ochat: the engine has died. The server ends.", file=sys.stderr, flush=True)
                 ENGINE_DIED.set()
-                self._cut_all(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The engine has died."))
                 state.server.should_exit = True
+                self._cut_all(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The engine has died."))
+                say("the engine has died. The server ends.")
                 return
-            tick()
+            try:
+                tick()
+                has_failed = False
+            except Exception:  # whatever it is, keys are still to be revoked and the engine watched
+                if not has_failed:  # logging raises no error of its own, wherever it writes to
+                    logging.getLogger("vllm.ochat").exception("What is done each second has failed; it's tried again")
+                has_failed = True
 
 
 def _unavailable(message: str) -> Refusal:

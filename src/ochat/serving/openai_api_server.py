@@ -26,6 +26,7 @@ from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUME
 from ochat.serving.keys import KeyStore, named_keys
 from ochat.serving.log_file import redirect
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks, check_version
+from ochat.serving.say import say
 from ochat.serving.usage_log import RequestLog, UsageLog
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def read_arguments(argv: list[str]) -> Namespace:
         if current_platform.ray_device_key:
             args.distributed_executor_backend = "ray"
         else:
-            print("ochat: Ray isn't used: vLLM has no support for it on this device.", file=sys.stderr)
+            say("Ray isn't used: vLLM has no support for it on this device.")
     if args.stream_period is not None:
         args.stream_interval = args.stream_period
     args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
@@ -202,10 +203,9 @@ def take_keys(args: Namespace, environ: MutableMapping[str, str]) -> None:
     open to strangers or a key's limits couldn't be held."""
     typed = [*(args.api_key or ()), *args.api_keys]
     if typed:
-        print(
-            "ochat: whoever lists this machine's processes can read --api-keys. Give them in a file (--api-key-file) or in the "
-            f"environment ({KEYS_VARIABLE}, with commas).",
-            file=sys.stderr,
+        say(
+            "whoever lists this machine's processes can read --api-keys. Give them in a file (--api-key-file) or in the "
+            f"environment ({KEYS_VARIABLE}, with commas)."
         )
     named = [*environ.pop(KEYS_VARIABLE, "").split(","), environ.pop("VLLM_API_KEY", "")]
     args.api_key, args.api_keys = None, []

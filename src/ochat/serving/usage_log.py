@@ -7,10 +7,12 @@ import logging
 import logging.handlers
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
 from ochat.errors import OchatError
+from ochat.serving.say import say
 
 
 class UsageLog:
@@ -35,7 +37,7 @@ class UsageLog:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                print(f"ochat: {self._path} can't be written ({error.strerror}); usage isn't recorded.", file=sys.stderr)
+                say(f"{self._path} can't be written ({error.strerror}); usage isn't recorded.")
             self._failed = True
 
     def reopen_if_moved(self) -> None:
@@ -49,7 +51,7 @@ class UsageLog:
             old, self._file = self._file, self._open()
         except OchatError as error:
             if not self._is_lost:
-                print(f"ochat: {error} Its lines go to the file that was moved.", file=sys.stderr, flush=True)
+                say(f"{error} Its lines go to the file that was moved.")
             self._is_lost = True
             return
         self._is_lost = False
@@ -63,9 +65,15 @@ class UsageLog:
 class _OwnersFile(logging.handlers.RotatingFileHandler):
     """A rotated log that only its owner may read."""
 
+    failure = ""
+
     def _open(self) -> TextIOWrapper:
         file = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return os.fdopen(file, "a", encoding="utf-8", errors="backslashreplace")
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Keep the error: logging's own way prints the record with it, and so what people asked, to standard error."""
+        self.failure = str(sys.exception())
 
 
 class RequestLog:
@@ -78,9 +86,15 @@ class RequestLog:
             raise OchatError(f"--request-log {path} can't be written ({error.strerror}). Name another file.") from error
 
     def write(self, row: dict[str, object]) -> None:
-        """Add a line."""
+        """Add a line. A full disk is told once and stops no request."""
+        before, self._handler.failure = self._handler.failure, ""
         self._handler.emit(logging.makeLogRecord({"msg": json.dumps(row, ensure_ascii=False)}))
+        if self._handler.failure and not before:
+            say(
+                f"{self._handler.baseFilename} can't be written ({self._handler.failure}); prompts and replies aren't recorded."
+            )
 
     def close(self) -> None:
         """Write no more."""
-        self._handler.close()
+        with suppress(OSError):  # what the disk had no room for is still to be written, and has been told
+            self._handler.close()
