@@ -76,7 +76,20 @@ async def statuses():
             answers[f"{method} {path}"] = listed, keyless.status_code, keyed and keyed.status_code
     return answers
 
-found = {"refused": refused, "help": help.getvalue(), "classes": [found.__name__ for found in classes]}
+# With a vLLM that is open to pages of all origins.
+from ochat.serving import openai_api_server
+cli_args = openai_api_server.cli_args()
+make_arg_parser = cli_args.make_arg_parser
+
+def make_open(parser):
+    made = make_arg_parser(parser)
+    made.set_defaults(allowed_origins=["*"])
+    return made
+
+cli_args.make_arg_parser = make_open
+origins = [make_parser().parse_args(words).allowed_origins for words in ([], ["--allowed-origins", '["https://app.example.org"]'])]
+
+found = {"refused": refused, "help": help.getvalue(), "classes": [found.__name__ for found in classes], "origins": origins}
 print(json.dumps({**found, "routes": asyncio.run(statuses())}))
 """
 
@@ -99,16 +112,20 @@ REFUSED = {
     "--max-in-flight is 0. Give more than 0.": "--model MODEL --max-in-flight 0",
     "--request-timeout is -1. Give more than 0.": "--model MODEL --request-timeout -1",
     "--log-max-mb is 0": "--model MODEL --log-max-mb 0",
-    "Port PORT is in use": "--model MODEL --port PORT",
+    # The last, and the only one that comes so far: what it says on the way is looked at too.
+    "Port PORT is in use": "--model MODEL --log-file LOG --engine-use-ray --worker-use-ray --api-keys secret --port PORT",
 }
 
 
 @pytest.fixture(scope="module")
-def one_process(checkpoint: Path) -> dict[str, Any]:
-    """What the process above found; keys of REFUSED with the taken port filled in are under `expected`."""
+def one_process(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the process above found; keys of REFUSED with the taken port filled in are under `expected`, all that it showed under
+    `terminal`, and what went to its log file under `log`."""
+    log = tmp_path_factory.mktemp("one_process") / "log"
     with socket.create_server(("localhost", 0)) as taken:
         port = str(taken.getsockname()[1])
-        words = [line.replace("PORT", port).replace("MODEL", str(checkpoint)).split() for line in REFUSED.values()]
+        filled = {"PORT": port, "MODEL": str(checkpoint), "LOG": str(log)}
+        words = [[filled.get(word, word) for word in line.split()] for line in REFUSED.values()]
         result = subprocess.run(
             [sys.executable, "-c", ONE_PROCESS],
             input=json.dumps(words),
@@ -119,7 +136,10 @@ def one_process(checkpoint: Path) -> dict[str, Any]:
         )
     assert result.returncode == 0, result.stderr
     assert "already registered" not in result.stdout + result.stderr
-    return {**json.loads(result.stdout.splitlines()[-1]), "expected": [start.replace("PORT", port) for start in REFUSED]}
+    *shown, found = result.stdout.splitlines()
+    terminal = "\n".join([*shown, result.stderr])
+    expected = [start.replace("PORT", port) for start in REFUSED]
+    return {**json.loads(found), "expected": expected, "terminal": terminal, "log": log.read_text()}
 
 
 def test_the_card_names_and_the_folder_name_are_served(server: Server) -> None:
@@ -175,6 +195,17 @@ def test_the_official_client_gets_replies_plain_and_streamed(server: Server) -> 
 def test_arguments_that_cannot_work_are_refused_by_name(one_process: dict[str, Any]) -> None:
     for message, expected in zip(one_process["refused"], one_process["expected"], strict=True):
         assert message.startswith(expected)
+
+
+def test_with_a_log_file_nothing_but_errors_comes_to_the_terminal(one_process: dict[str, Any]) -> None:
+    for line in ("ochat: Ray isn't used", "ochat: whoever lists this machine's processes", "ochat: on the CPU: "):
+        assert one_process["log"].count(line) == 1
+        assert line not in one_process["terminal"]
+    assert "ochat: " not in one_process["terminal"]  # its errors were caught, and the terminal has the found things' line again
+
+
+def test_pages_of_other_origins_are_let_in_by_name_alone_whatever_vllm_does(one_process: dict[str, Any]) -> None:
+    assert one_process["origins"] == [[], ["https://app.example.org"]]
 
 
 def test_help_lists_our_options_beside_vllms(one_process: dict[str, Any]) -> None:

@@ -117,10 +117,12 @@ def test_killed_it_has_written_the_usage_of_all_requests_that_had_ended_and_take
 def test_its_flags_have_an_effect(checkpoint: Path, tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     options = ["--log-file", str(log), "--stream-period", "4", "--max-in-flight", "2", "--request-timeout", "3"]
+    options += ["--engine-use-ray", "--worker-use-ray"]  # the card's, of which a line is said
     options += ["--max-reply-tokens", "6000", "--request-log", str(tmp_path / "requests.jsonl"), "--share-prefix-cache"]
     with running(tmp_path, checkpoint, *options) as (server, _):
         assert server.log.read_text() == ""  # the terminal
         wait_for(lambda: "ochat: serving openchat_3.5 on" in log.read_text())
+        assert log.read_text().count("ochat: Ray isn't used") == 1
         with server.stream("/v1/chat/completions", messages=USER, max_tokens=17, ignore_eos=True) as stream:
             contents = [line for line in stream.iter_lines() if '"content"' in line and '"content":""' not in line]
         assert len(contents) <= 6  # the first token, then four at a time

@@ -123,6 +123,7 @@ def make_parser() -> "FlexibleArgumentParser":
     ours.add_argument("--disable-log-requests", action="store_true", help="don't log requests, which is the default")
     add_flags(ours)
     parser.set_defaults(model=None, host="localhost", port=18888, tokenizer_mode=TOKENIZER_MODE, shutdown_timeout=DRAIN_SECONDS)
+    parser.set_defaults(allowed_origins=[])  # vLLM's own default too, in 0.32; it was every origin once
     if current_platform.is_cpu():  # compiling takes a minute there and gains next to nothing
         parser.set_defaults(enforce_eager=True)
     return parser
@@ -167,14 +168,19 @@ def explain(message: str, options: Mapping[str, object]) -> str:
     return f"unknown option {', '.join(unknown)}. {hint}All options: ochat serve --help=all"
 
 
-def read_arguments(argv: list[str]) -> Namespace:
-    """The arguments as vLLM's server takes them. Raises OchatError for what can't work, before a model loads."""
-    from vllm.platforms import current_platform
-
+def parse(argv: list[str]) -> Namespace:
+    """The arguments as they were given. Raises OchatError for what no parser can take."""
     try:
         args: Namespace = make_parser().parse_args(argv)
     except (ValueError, OSError) as error:  # a bad --config file
         raise OchatError(f"{error}. All options: ochat serve --help=all") from error
+    return args
+
+
+def complete(args: Namespace) -> None:
+    """Make them what vLLM's server takes. Raises OchatError for what can't work, before a model loads."""
+    from vllm.platforms import current_platform
+
     if args.tokenizer_mode.lower() != TOKENIZER_MODE:
         raise OchatError("--tokenizer-mode can't be changed: the model type's template comes with it. Leave it out.")
     for name, reason in UNFIT_OPTIONS.items():
@@ -195,7 +201,6 @@ def read_arguments(argv: list[str]) -> Namespace:
     take_keys(args, os.environ)
     check_logs(options_of(args))
     choose_model(args)
-    return args
 
 
 def take_keys(args: Namespace, environ: MutableMapping[str, str]) -> None:
@@ -316,9 +321,10 @@ def main(argv: list[str] | None = None) -> None:
 
     check_version(__version__, allows_untested="--allow-untested-vllm" in argv)
     check_hooks()
-    args = read_arguments(argv)
+    args = parse(argv)
     restore = redirect(args.log_file, args.log_max_mb, args.log_max_count) if args.log_file else lambda: None
     try:
+        complete(args)
         start(args)
     except OchatError:
         restore()  # the terminal's user is told
