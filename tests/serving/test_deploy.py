@@ -1,17 +1,19 @@
 """The examples of deploy/: nginx before a real server; the unit and the container's words are read by the launcher's parser."""
 
+import json
 import re
 import shlex
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from live_server import Server, free_port, wait_for
+from live_server import Server, environment, free_port, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -95,15 +97,37 @@ def test_the_chat_page_works_below_the_path(proxy: httpx.Client, chromium: "Brow
     assert all(url.startswith(str(proxy.base_url)) for url in asked)
 
 
+# Importing vLLM takes long and changes the process, so another one reads the arguments.
+READ_ARGUMENTS = """
+import json, sys
+from ochat.serving.openai_api_server import make_parser
+print(json.dumps([vars(make_parser().parse_args(arguments)) for arguments in json.load(sys.stdin)], default=str))
+"""
+
+
 def test_the_unit_and_the_container_start_the_server_with_options_that_exist() -> None:
     unit = (DEPLOY / "ochat.service").read_text().replace("\\\n", " ")
-    words = shlex.split(re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)[0])
-    assert words[1:3] == ["-m", "ochat.serving.openai_api_server"]
-    from ochat.serving.gateway_options import GatewayOptions
-
-    known = {f"--{name.replace('_', '-')}" for name in GatewayOptions.__dataclass_fields__}
-    known |= {"--model", "--log-file", "--shutdown-timeout", "--host"}
-    text = unit + (DEPLOY / "Containerfile").read_text()
-    used = set(re.findall(r"(?<![\w-])--(?:model|host|api-key-file|usage-log|log-file|shutdown-timeout)\b", text))
-    assert {"--model", "--api-key-file", "--host"} <= used <= known
-    assert set(re.findall(r"--[a-z-]+", " ".join(words))) <= known
+    container = (DEPLOY / "Containerfile").read_text()
+    (unit_line,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    (entrypoint,), (more,) = (re.findall(rf"^{word} (\[.*\])$", container, re.MULTILINE) for word in ("ENTRYPOINT", "CMD"))
+    commands = [shlex.split(unit_line), json.loads(entrypoint) + json.loads(more)]
+    for command in commands:
+        assert command[:3] == ["/srv/ochat/.venv/bin/python", "-m", "ochat.serving.openai_api_server"]
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ARGUMENTS],
+        input=json.dumps([command[3:] for command in commands]),
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    in_unit, in_container = json.loads(done.stdout.splitlines()[-1])
+    assert (in_unit["model"], in_unit["host"], in_unit["shutdown_timeout"]) == ("/var/lib/ochat/model", "localhost", 30)
+    for option in (
+        "api_key_file",
+        "usage_log",
+        "log_file",
+    ):  # in folders that the unit makes for its user, StateDirectory and LogsDirectory
+        assert in_unit[option].startswith(("/var/lib/ochat/", "/var/log/ochat/"))
+    given = (in_container["model"], in_container["host"], in_container["api_key_file"], in_container["port"])
+    assert given == ("/model", "0.0.0.0", "/keys/keys.json", 18888)
