@@ -108,6 +108,8 @@ REFUSED = {
     "--default-chat-template-kwargs can't be used": '--model MODEL --default-chat-template-kwargs {"a":1}',
     "--host 0.0.0.0 lets others call this server": "--model MODEL --host 0.0.0.0",
     "/no/keys can't be read": "--model MODEL --api-key-file /no/keys",
+    "--usage-log /no/usage can't be written": "--model MODEL --usage-log /no/usage",
+    "--request-log /no/requests can't be written": "--model MODEL --request-log /no/requests",
     "--disable-log-requests and --enable-log-requests": "--disable-log-requests --enable-log-requests",
     "--max-in-flight is 0. Give more than 0.": "--model MODEL --max-in-flight 0",
     "--request-timeout is -1. Give more than 0.": "--model MODEL --request-timeout -1",
