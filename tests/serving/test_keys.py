@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,44 @@ def test_what_cannot_be_done_is_told(words: list[str], found: str, tmp_path: Pat
     create(file, "ada", capsys)
     with pytest.raises(SystemExit, match=found):
         main(["keys", *words, "--file", str(file)])
+
+
+def test_a_file_that_is_absent_is_told_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="can't be read"):
+        main(["keys", "revoke", "ada", "--file", str(tmp_path / "keys" / "keys.json")])
+    assert list(tmp_path.iterdir()) == []
+
+
+# Makes ten keys, and revokes every second one, as soon as it's told to begin.
+MAKES_KEYS = """
+import sys
+from pathlib import Path
+from ochat.serving import keys_create, keys_revoke
+file, name = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    keys_create.main(keys_create.Options(f"{name}{number}", file))
+    if number % 2:
+        keys_revoke.main(keys_revoke.Options(f"{name}{number}", file))
+"""
+
+
+def test_keys_that_are_made_and_revoked_at_once_are_none_of_them_lost(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    commands = [[sys.executable, "-c", MAKES_KEYS, file, name] for name in "abc"]
+    makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "ready\n"
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write("\n")
+        maker.stdin.flush()
+    for maker in makers:
+        maker.communicate()
+        assert maker.returncode == 0
+    assert {key.name for key in read_keys(file)} == {f"{name}{number}" for name in "abc" for number in range(0, 10, 2)}
 
 
 ROW: dict[str, Any] = {"name": "a", "sha256": hashed("a")}

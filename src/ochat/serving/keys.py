@@ -6,7 +6,7 @@ too, and looked up by the hash, so the time that takes tells nothing of which ke
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -80,10 +80,22 @@ def read_keys(path: Path) -> tuple[Key, ...]:
 
 def write_keys(path: Path, keys: Iterable[Key]) -> None:
     """Replace the file in one step; only its owner may read it."""
-    rows = [key.model_dump(exclude_defaults=True) for key in keys]
     with new_file(path) as part:
-        part.chmod(0o600)
-        part.write_text(json.dumps({"keys": rows}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write(part, keys)
+
+
+def change_keys(path: Path, change: Callable[[tuple[Key, ...]], Iterable[Key]]) -> None:
+    """Replace the file by what `change` makes of its keys, of none where it's absent.
+
+    Of several processes each waits for the one before, since `new_file` lets one write a file; so none loses another's change."""
+    with new_file(path) as part:
+        _write(part, change(read_keys(path) if path.exists() else ()))
+
+
+def _write(part: Path, keys: Iterable[Key]) -> None:
+    rows = [key.model_dump(exclude_defaults=True) for key in keys]
+    part.chmod(0o600)
+    part.write_text(json.dumps({"keys": rows}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class KeyStore:

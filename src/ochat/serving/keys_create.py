@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from ochat.errors import OchatError
-from ochat.serving.keys import Key, hashed, make_key, read_keys, write_keys
+from ochat.serving.keys import Key, change_keys, hashed, make_key
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,6 @@ class Options:
 
 def main(options: Options) -> None:
     """Add a key to the file, and print it."""
-    keys = read_keys(options.file) if options.file.exists() else ()
-    if any(key.name == options.name for key in keys):
-        raise OchatError(f"{options.file} has a key named {options.name}. Choose another name, or revoke it first.")
     text = make_key()
     try:
         key = Key(
@@ -55,5 +52,11 @@ def main(options: Options) -> None:
         raise OchatError(
             f"The key {options.name!r} can't be made. A name has letters, digits and _.@-; a limit is 1 or more."
         ) from error
-    write_keys(options.file, (*keys, key))
+
+    def with_key(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        if any(other.name == key.name for other in keys):
+            raise OchatError(f"{options.file} has a key named {key.name}. Choose another name, or revoke it first.")
+        return *keys, key
+
+    change_keys(options.file, with_key)
     print(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from ochat.errors import OchatError
-from ochat.serving.keys import read_keys, write_keys
+from ochat.serving.keys import Key, change_keys, read_keys
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,16 @@ class Options:
 
 def main(options: Options) -> None:
     """Write the file without the key."""
-    keys = read_keys(options.file)
-    left = [key for key in keys if key.name != options.name]
-    if len(left) == len(keys):
-        names = ", ".join(key.name for key in keys) or "none"
-        raise OchatError(f"{options.file} has no key named {options.name}. It has: {names}.")
-    write_keys(options.file, left)
-    print(f"{options.name} is revoked. Left: {', '.join(key.name for key in left) or 'no key, so nobody may ask'}.")
+    left: list[str] = []
+
+    def without_key(keys: tuple[Key, ...]) -> list[Key]:
+        kept = [key for key in keys if key.name != options.name]
+        if len(kept) == len(keys):
+            names = ", ".join(key.name for key in keys) or "none"
+            raise OchatError(f"{options.file} has no key named {options.name}. It has: {names}.")
+        left.extend(key.name for key in kept)
+        return kept
+
+    read_keys(options.file)  # where there's none, that is told, and nothing made
+    change_keys(options.file, without_key)
+    print(f"{options.name} is revoked. Left: {', '.join(left) or 'no key, so nobody may ask'}.")
