@@ -18,7 +18,7 @@ import httpx
 
 from ochat.serving.keys import Key, hashed, make_key, read_keys, write_keys
 
-START_SECONDS = 500  # half a minute on two free cores, minutes beside other work
+START_SECONDS = 500  # about a minute on two free cores, minutes beside other work
 
 
 @dataclass
