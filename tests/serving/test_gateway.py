@@ -156,8 +156,11 @@ def test_with_keys_every_path_but_the_health_checks_asks_for_one() -> None:
     assert call([b""], CHAT, "OPTIONS", keys)[0] == 200
 
 
-def gateway_before(app: Any, keys: Path) -> tuple[Gateway, Callable[[bytes], Awaitable[int]]]:
-    """A gateway for two replies at once, and what asks it with the key and gives the reply's status as soon as the reply is whole."""
+def gateway_before(
+    app: Any, keys: Path, may_send: asyncio.Event | None = None
+) -> tuple[Gateway, Callable[[bytes], Awaitable[int]]]:
+    """A gateway for two replies at once, and what asks it with the key and gives the reply's status as soon as the reply is whole.
+    Bodies come when they may."""
     write_keys(keys, [Key(name="a", sha256=hashed("secret"), concurrent=2)])
     gateway = Gateway(app, lambda path: {"messages": None, "n": 1})
     args = SimpleNamespace(tokenizer_mode="auto", max_in_flight=2, api_key_file=keys)
@@ -170,6 +173,8 @@ def gateway_before(app: Any, keys: Path) -> tuple[Gateway, Callable[[bytes], Awa
         status = 0
 
         async def receive() -> Any:
+            if may_send:
+                await may_send.wait()
             return {"type": "http.request", "body": body}
 
         async def send(message: Any) -> None:
@@ -325,7 +330,8 @@ def test_plain_vllms_key_is_asked_for_wherever_it_is_given(monkeypatch: pytest.M
     assert call([BODY], "/tokenize", authorization="Bearer secret")[0] == 200
 
 
-def test_requests_that_come_at_once_count_for_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bodies_come_later", [False, True])
+def test_requests_that_come_at_once_count_for_each_other(bodies_come_later: bool, tmp_path: Path) -> None:
     """Bodies of 400 bytes, 100 tokens or so, and a limit of 250: of ten that come at once three are let through."""
 
     async def at_once() -> list[int]:
@@ -336,11 +342,16 @@ def test_requests_that_come_at_once_count_for_each_other(tmp_path: Path) -> None
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        gateway, ask = gateway_before(slow, tmp_path / "keys")
+        may_send = asyncio.Event()
+        gateway, ask = gateway_before(slow, tmp_path / "keys", may_send)
         write_keys(tmp_path / "keys", [Key(name="a", sha256=hashed("secret"), tokens_per_minute=250)])
         gateway._prepare(SimpleNamespace(args=SimpleNamespace(tokenizer_mode="auto", api_key_file=tmp_path / "keys")))  # type: ignore[arg-type]
         body = json.dumps({"messages": ["x" * 380]}).encode()
+        if not bodies_come_later:
+            may_send.set()
         asking = [asyncio.create_task(ask(body)) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        may_send.set()
         await asyncio.sleep(0.05)
         may_reply.set()
         return [await one for one in asking]

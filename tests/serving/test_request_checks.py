@@ -142,7 +142,7 @@ def test_what_asks_for_nothing_passes() -> None:
 )
 def test_what_the_responses_api_would_drop_is_refused(request_: dict[str, Any], found: str) -> None:
     with pytest.raises(Refusal, match=found):
-        check_fields("/v1/responses", request_, dict.fromkeys(request_))
+        check_fields("/v1/responses", request_, dict.fromkeys(request_) | {"store": True})
 
 
 def test_what_the_responses_api_heeds_passes() -> None:
