@@ -52,7 +52,8 @@ class Conditions:
 
 
 def server_conditions(kind: ModelType | None, options: GatewayOptions, trained: tuple[str, ...] = ()) -> Conditions:
-    """The server's conditions by its model type, those that the checkpoint was trained under, and its options. None, another tokenizer mode of vLLM's, has no conditions."""
+    """The server's conditions, by its model type, what the checkpoint was trained under, and its options. Without a type, under another
+    tokenizer mode of vLLM's, there are none."""
     if kind is None or not kind.format.takes_condition:
         return Conditions((), "")
     known = tuple(dict.fromkeys((*kind.conditions, *trained, NO_CONDITION)))

@@ -14,12 +14,15 @@ SECRET_ARGUMENT = "ochat_secret"
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
-def _flag(default: Any, help: str, **more: Any) -> Any:  # Any: dataclasses.field claims its default's type
+# Any: dataclasses.field claims its default's type. Below, RUF009 takes the call for a mutable default where the type isn't plain.
+def _flag(default: Any, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
 class GatewayOptions:
+    """What the gateway is told. Raises OchatError for a number that isn't above 0."""
+
     conditions: tuple[str, ...] = _flag(
         (), "the conditions that requests may name, instead of the model type's own", nargs="+", metavar="NAME"
     )
