@@ -137,7 +137,13 @@ def test_its_flags_have_an_effect(checkpoint: Path, tmp_path: Path) -> None:
         assert late.status_code == 504
         assert server.chat(max_tokens=6001).status_code == 400
         server.chat(content="What is kept?", condition="Code")
-        row = json.loads((tmp_path / "requests.jsonl").read_text().splitlines()[-1])
+
+        def last_row() -> dict[str, Any]:  # written when the reply has been sent
+            row: dict[str, Any] = json.loads((tmp_path / "requests.jsonl").read_text().splitlines()[-1])
+            return row
+
+        wait_for(lambda: "messages" in last_row()["request"])
+        row = last_row()
         assert row["request"]["messages"][0]["content"] == "What is kept?"
         assert (len(row["replies"]), row["condition"]) == (1, "Code")
         text = "The same words for everyone, long enough for some blocks of the cache. " * 10
