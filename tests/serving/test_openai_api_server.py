@@ -110,7 +110,7 @@ REFUSED = {
     "/no/keys can't be read": "--model MODEL --api-key-file /no/keys",
     "--usage-log /no/usage can't be written": "--model MODEL --usage-log /no/usage",
     "--request-log /no/requests can't be written": "--model MODEL --request-log /no/requests",
-    "--disable-log-requests and --enable-log-requests": "--disable-log-requests --enable-log-requests",
+    "--disable-log-requests and --enable-log-requests": "--model MODEL --disable-log-requests --enable-log-requests",
     "--max-in-flight is 0. Give more than 0.": "--model MODEL --max-in-flight 0",
     "--request-timeout is -1. Give more than 0.": "--model MODEL --request-timeout -1",
     "--log-max-mb is 0": "--model MODEL --log-max-mb 0",
@@ -267,6 +267,12 @@ assert not [name for name in ("vllm", "torch") if name in sys.modules]
 def test_a_wrong_model_is_told_before_vllm_is_imported(model: Path, tmp_path: Path) -> None:
     found = {
         "No model given": [],
+        "No model given. Give its folder": ["--port", "1", "--max-in-flight", "3"],
+        "argument --model: expected one argument": ["--model"],
+        "argument --port: invalid int value: 'abc'": ["--model", str(model), "--port", "abc"],
+        "--max-in-flight is 0": ["--model", str(model), "--max-in-flight", "0"],
+        "--usage-log /no/usage can't be written": ["--model", str(model), "--usage-log", "/no/usage"],
+        "/no/keys can't be read": ["--model", str(model), "--api-key-file", "/no/keys"],
         "nowhere is not in the hub's cache": ["--model", "nowhere"],
         f"{tmp_path}/nowhere is not a folder": [f"{tmp_path}/nowhere", "--port", "1"],
         f"{tmp_path}/absent is not a folder": ["--port", "1", f"--model={tmp_path}/absent"],
@@ -296,7 +302,6 @@ def test_a_wrong_model_is_told_before_vllm_is_imported(model: Path, tmp_path: Pa
         ["--help"],
         ["--model", "nowhere", "--help=all"],
         ["--model", "nowhere", "--config", "x.yaml"],
-        ["--model"],
         ["--port", "8000", "nowhere"],
     ],
 )

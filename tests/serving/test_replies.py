@@ -80,7 +80,8 @@ def test_the_length_counts_what_was_added() -> None:
 
 def test_an_error_has_the_requests_id_and_tells_nothing_of_the_inside() -> None:
     sent = passed_on([start("application/json", 400), body(b'{"error":{"message":"why"}}')])
-    assert json.loads(sent[1]["body"]) == {"request_id": "abc", "error": {"message": "why"}}
+    told = {"message": "why", "type": "bad_request_error", "param": None, "code": 400}
+    assert json.loads(sent[1]["body"]) == {"request_id": "abc", "type": "error", "error": told}
     sent = passed_on([start("application/json", 500), body(b'{"error":{"message":"ZeroDivisionError in x.py"}}')])
     assert b"x.py" not in sent[1]["body"]
     assert json.loads(sent[1]["body"])["request_id"] == "abc"
@@ -156,3 +157,47 @@ def test_only_what_the_engine_gave_up_on_is_the_requests_fault(
     assert (b"Send a simpler schema." in sent[-1]["body"]) == (status == 400)
     assert (500 if reply.has_failed else reply.status) == status
     assert ("CUDA" in caplog.text) == (status == 500)  # whoever runs the server is told
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "said"),
+    [
+        ("The model x does not exist.", "model", "The model x does not exist."),
+        (
+            "1 validation error:\n  {'type': 'list_type', 'loc': 'body.messages', 'msg': 'Input should be a valid list', 'input': 'hi'}",
+            "messages",
+            "`messages`: Input should be a valid list. Mend it.",
+        ),
+        (
+            "233 validation errors:\n  {'type': 'missing', 'loc': 'body.input.list[union[A,B]].0.EasyInputMessageParam.role', "
+            "'msg': \"Input should be 'user'\", 'input': 'x'}\n  {'type': 'y', 'loc': 'body.input', 'msg': 'z', 'input': 1}",
+            "input",
+            "`input`: Input should be 'user'. Mend it.",
+        ),
+        (
+            "1 validation error:\n  {'type': 'x', 'loc': 'body', 'msg': 'Not JSON', 'input': 1}",
+            "body",
+            "`body`: Not JSON. Mend it.",
+        ),
+        ("x" * 2000, None, "x" * 1000 + "…"),
+    ],
+)
+@pytest.mark.parametrize("form", ["openai", "anthropic"])
+def test_vllms_refusals_are_told_as_ours(message: str, param: str | None, said: str, form: str) -> None:
+    own = {"message": message, "type": "Bad Request", "param": None if "validation" in message else param, "code": 400}
+    error = (
+        {"error": own}
+        if form == "openai"
+        else {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    )
+    sent = passed_on([start("application/json", 400), body(json.dumps(error).encode())])
+    told = json.loads(sent[1]["body"])
+    assert told["type"] == "error"
+    assert told["request_id"] == "abc"
+    expected = None if form == "anthropic" and "validation" not in message else param
+    assert told["error"] == {"message": said, "type": "bad_request_error", "param": expected, "code": 400}
+
+
+def test_an_error_of_another_form_is_passed_on_with_its_id() -> None:
+    sent = passed_on([start("application/json", 404), body(b'{"detail":"Not Found"}')])
+    assert json.loads(sent[1]["body"]) == {"request_id": "abc", "detail": "Not Found"}

@@ -151,7 +151,7 @@ def served_models(server: Server) -> list[dict[str, Any]]:
     answer = server.ask("GET", "/v1/models")
     if answer.status in (401, 403):
         given = "The given key isn't one of its keys." if server.key else "It wants a key."
-        raise OchatError(f"{server.url} answered {answer.status}. {given} Give one with --key, or in OPENAI_API_KEY.")
+        raise OchatError(f"{server.url} answered {answer.status}. {given} Give one in OPENAI_API_KEY.")
     value = answer.json()
     models = value.get("data") if isinstance(value, dict) else None
     if not answer.ok or not isinstance(models, list):

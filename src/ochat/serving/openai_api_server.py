@@ -6,9 +6,11 @@ import argparse
 import difflib
 import errno
 import json
+import multiprocessing
 import os
 import secrets
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -38,6 +40,7 @@ DESCRIPTION = """Serve a model with OpenAI's API on vLLM, rendered by its model 
 All options of vLLM are options here. --help=ochat lists ours, --help=all all of them.
 VLLM_LOGGING_LEVEL=INFO in the environment makes vLLM tell what it does."""
 DRAIN_SECONDS = 30
+ENGINE_GONE_SECONDS = 15
 KEYS_VARIABLE = "OCHAT_API_KEYS"
 THREADS_BIND = "VLLM_CPU_OMP_THREADS_BIND"
 KV_CACHE_SPACE = "VLLM_CPU_KVCACHE_SPACE"
@@ -71,21 +74,28 @@ def prepare_environment(environ: MutableMapping[str, str]) -> None:
 
 
 def check_model(argv: list[str]) -> None:
-    """Refuse a model that can't be served before vLLM is imported, which takes many seconds.
+    """Refuse a model that can't be served, and files of ours that can't be used, before vLLM is imported, which takes most of a minute.
 
     Where the arguments are more than these few options can read, vLLM's parser and choose_model tell."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for names in (["--model"], ["--tokenizer"], ["--model-type", "--model_type"], ["--config"]):
+    for names in (["--model"], ["--tokenizer"], ["--model-type", "--model_type"], ["--config"], ["--host"]):
         parser.add_argument(*names)
+    parser.add_argument("--port", type=int)
+    add_flags(parser.add_argument_group())
     try:
-        given, _ = parser.parse_known_args(argv)
-    except argparse.ArgumentError:
-        return
+        given, others = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise OchatError(f"{error}. All options: ochat serve --help=all") from error
     if given.config or any(word.split("=")[0] in ("-h", "--help") for word in argv):
         return
     # A later word may be the value of an option that only vLLM knows.
     model_tag = argv[0] if argv and not argv[0].startswith("-") else None
-    if given.model is not None or model_tag is not None or not argv:
+    may_be_named = any(not word.startswith("-") for word in others)
+    options = options_of(given)
+    check_logs(options)
+    if options.api_key_file:
+        KeyStore((), options.api_key_file)
+    if given.model is not None or model_tag is not None or not may_be_named:
         find_model(given.model, model_tag, given.tokenizer, given.model_type or "", patterns=TOKENIZER_FILES)
 
 
@@ -290,6 +300,18 @@ def shorter_context(kind: ModelType, folder: Path) -> int | None:
     return kind.max_context if isinstance(length, int) and length > kind.max_context else None
 
 
+def end_without_engine(has_begun: threading.Event) -> None:
+    """End the process where the engine has gone before the server began: vLLM 0.32.0, both of whose processes were told to stop in that
+    time, waited for ever. It has some seconds to end by itself, as it does after most errors, and to say why."""
+    had_engine = False
+    while not has_begun.wait(0.5):
+        has_engine = any(child.name.startswith("EngineCore") for child in multiprocessing.active_children())
+        if had_engine and not has_engine and not has_begun.wait(ENGINE_GONE_SECONDS):
+            say("the engine has ended before the server began. The server ends.")
+            os._exit(1)
+        had_engine |= has_engine
+
+
 def serve(args: Namespace) -> None:
     """Run vLLM's server until it is told to stop."""
     import uvloop
@@ -301,8 +323,11 @@ def serve(args: Namespace) -> None:
         return
     address = args.uds or f"http{'s' if args.ssl_keyfile else ''}://{args.host}:{args.port}/v1"
     lines = iter([f"ochat: serving {args.served_model_name[0]} on {address}"])
+    has_begun = threading.Event()
+    threading.Thread(target=end_without_engine, args=(has_begun,), daemon=True, name="ochat-start").start()
 
     async def say_once() -> None:
+        has_begun.set()
         for line in lines:
             print(line, flush=True)
 

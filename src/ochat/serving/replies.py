@@ -4,6 +4,7 @@ The bytes of a reply are never parsed: a field is put in front of the first one,
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -15,6 +16,10 @@ from ochat.serving.refusal import INTERNAL, Refusal
 _ERRORS = (b'data: {"error"', b"event: error")  # how vLLM's begin, as OpenAI's and as Anthropic's
 MAX_ERROR_TEXT = 1_000  # characters
 # All that vLLM 0.32.0 tells where the engine gave up on a reply, as on a grammar that doesn't compile; its other errors say more.
+_VALIDATION = re.compile(
+    r"""\d+ validation errors?:\s*\{'type': '[^']*', 'loc': '(?P<place>[^']*)', 'msg': (?P<what>'[^']*'|"[^"]*")"""
+)
+_PLAIN_PLACE = re.compile(r"(?:[a-z0-9_]+(?:\.|$))*")  # what comes after names vLLM's classes
 GAVE_UP = b"Internal server error"
 
 
@@ -27,6 +32,24 @@ def with_field_in_events(chunk: bytes, field: bytes) -> bytes:
     """Whole server-sent events with the field in front of each one's object. JSON has no line breaks inside, so `data: ` at the
     start of a line is never part of a text."""
     return (b"\n" + chunk).replace(b'\ndata: {"', b"\ndata: {" + field + b'"')[1:]
+
+
+def in_our_words(status: HTTPStatus, error: bytes, request_id: str) -> bytes:
+    """A refusal of vLLM's as ours are: in one form on every route, and without pydantic's list of all that a field isn't."""
+    try:
+        told = json.loads(error)["error"]
+        message, param = told["message"], told.get("param")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        message = None
+    if not isinstance(message, str):
+        return with_field(shortened(error), b'"request_id":' + json.dumps(request_id).encode() + b",")
+    if found := _VALIDATION.match(message):
+        place = found["place"].removeprefix("body.")
+        param = _PLAIN_PLACE.match(place)[0].rstrip(".") or None  # type: ignore[index]  # it matches nothing too
+        message = f"`{param}`: {found['what'][1:-1]}. Mend it." if param else f"{found['what'][1:-1]}. Mend the request."
+    if len(message) > MAX_ERROR_TEXT:
+        message = f"{message[:MAX_ERROR_TEXT]}…"
+    return Refusal(status, message, param if isinstance(param, str) else None).body(request_id)
 
 
 def shortened(error: bytes) -> bytes:
@@ -126,7 +149,7 @@ class Reply:
             self.status = start["status"] = refusal.status.value
             body = refusal.body(self.request_id)
         elif status >= 400:
-            body = with_field(shortened(body), b'"request_id":' + json.dumps(self.request_id).encode() + b",")
+            body = in_our_words(HTTPStatus(status), body, self.request_id)
         elif self._field:
             body = with_field(body, self._field)
         headers = MutableHeaders(raw=start["headers"])
