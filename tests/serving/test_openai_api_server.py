@@ -3,9 +3,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -13,6 +16,7 @@ import pytest
 from live_server import START_SECONDS, Server, environment
 
 from ochat.errors import ModelError, OchatError, TemplateError
+from ochat.serving import openai_api_server
 from ochat.serving.keys import Key, hashed, write_keys
 from ochat.serving.openai_api_server import (
     check_model,
@@ -513,3 +517,41 @@ def test_a_model_that_does_not_fit_its_type_is_refused_before_it_loads(model: Pa
     (model / "openchat.json").unlink()
     with pytest.raises(ModelError, match="Pass one with --model-type"):
         chosen(model)
+
+
+@pytest.mark.parametrize(
+    ("looks", "begins", "ends"),
+    [
+        ([[], ["EngineCore_DP0"], []], False, True),
+        ([["EngineCore"], ["EngineCore"], ["EngineCore"]], True, False),
+        ([["EngineCore"], []], True, False),  # it has gone while the server was told to begin: others see to that
+        ([["SpawnProcess-1"], []], True, False),
+    ],
+)
+def test_a_start_without_its_engine_is_ended(
+    looks: list[list[str]], begins: bool, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`looks`: the names of the children that are alive, look by look; then the server has begun, or never does."""
+    ended = []
+
+    class Ended(BaseException):
+        pass
+
+    def leave(status: int) -> None:
+        ended.append(status)
+        raise Ended
+
+    has_begun, left = threading.Event(), iter(looks)
+
+    def children() -> list[SimpleNamespace]:
+        names = next(left, None)
+        if names is None or (begins and names == looks[-1]):
+            has_begun.set()
+        return [SimpleNamespace(name=name) for name in names or ()]
+
+    monkeypatch.setattr("multiprocessing.active_children", children)
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr(openai_api_server, "ENGINE_GONE_SECONDS", 0.05)
+    with suppress(Ended):
+        openai_api_server.end_without_engine(has_begun)
+    assert ended == [1] * ends
