@@ -525,7 +525,7 @@ def test_a_model_that_does_not_fit_its_type_is_refused_before_it_loads(model: Pa
         ([[], ["EngineCore_DP0"], []], False, True),
         ([["EngineCore"], ["EngineCore"], ["EngineCore"]], True, False),
         ([["EngineCore"], []], True, False),  # it has gone while the server was told to begin: others see to that
-        ([["SpawnProcess-1"], []], True, False),
+        ([["SpawnProcess-1"], [], ["SpawnProcess-2"]], True, False),  # no engine
     ],
 )
 def test_a_start_without_its_engine_is_ended(
