@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 from scripted_server import TOO_LONG, ScriptedServer, serving
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -442,10 +442,18 @@ def test_a_browser_without_a_database_says_so(page: Page, scripted: Scripted) ->
     expect(replies(page).locator(".body")).to_have_text("one")
 
 
-def test_a_failure_that_nobody_foresaw_is_told(opened: Page) -> None:
+def test_a_failure_that_nobody_foresaw_is_told_and_stays(page: Page, scripted: Scripted) -> None:
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    with page.expect_request("**/v1/models"):
+        page.goto(scripted[1])
     what = "{ promise: Promise.resolve(), reason: new Error('no more') }"
-    opened.evaluate(f"dispatchEvent(new PromiseRejectionEvent('unhandledrejection', {what}))")
-    expect(opened.locator("#notice")).to_contain_text("The page failed at this (no more). Reload it if that happens again.")
+    page.evaluate(f"dispatchEvent(new PromiseRejectionEvent('unhandledrejection', {what}))")
+    told = "The page failed at this (no more). Reload it if that happens again."
+    expect(page.locator("#notice")).to_contain_text(told)
+    held[0].continue_()
+    expect(page.locator(".lane option")).to_have_count(2)
+    expect(page.locator("#notice")).to_contain_text(told)
 
 
 def test_an_address_of_something_else_is_told(page: Page) -> None:

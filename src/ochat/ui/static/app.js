@@ -39,6 +39,7 @@ const MAX_LANES = 4;
 
 let store;
 let notKept = ""; // why there's no store
+let unreached = false; // whether the notice says that the server can't be used
 let conversations = []; // newest first
 let current = newConversation(remembered("like"));
 let messages = new Map(); // of the current conversation
@@ -729,13 +730,17 @@ async function meetServer(then) {
       getJSON("v1/models", ({ data }) => distinctModels(data)),
       getJSON("v1/conditions", readConditions).catch(() => null),
     ]);
-    notice(notKept);
+    if (unreached || notKept) notice(notKept); // another notice stays: it may tell of what went wrong meanwhile
+    unreached = false;
     show();
     return true;
   } catch (error) {
     if (!(error instanceof ServerProblem)) throw error;
     if (error.told.kind === "key") askForKey(error.told.detail, then);
-    else notice(`${error.told.title} ${error.told.detail}`, "Try again", () => meetServer(then));
+    else {
+      unreached = true;
+      notice(`${error.told.title} ${error.told.detail}`, "Try again", () => meetServer(then));
+    }
     return false;
   }
 }
