@@ -129,9 +129,11 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
 
 @contextlib.contextmanager
 def running(
-    folder: Path, checkpoint: Path | str, *options: str, **variables: str
+    folder: Path, checkpoint: Path | str, *options: str, waits: bool = True, **variables: str
 ) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
-    """A server of its own with a file of keys and a usage log; it's ended when the caller is done."""
+    """A server of its own with a file of keys and a usage log; it's ended when the caller is done.
+
+    Without `waits` the caller has it while it starts."""
     keys = folder / "keys.json"
     key = make_key()
     write_keys(keys, [Key(name="tests", sha256=hashed(key), metrics=True)])
@@ -139,19 +141,20 @@ def running(
     server = Server(f"http://localhost:{port}", folder / "log", keys, folder / "usage.jsonl", key)
     command = [sys.executable, "-m", "ochat.serving.openai_api_server", "--model", str(checkpoint), "--port", str(port)]
     command += ["--kv-cache-memory-bytes", str(2**26), "--api-key-file", str(keys), "--usage-log", str(server.usage), *options]
-    with started(command, server, **variables) as process:
+    with started(command, server, waits, **variables) as process:
         yield server, process
 
 
 @contextlib.contextmanager
-def started(command: list[str], server: Server, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: list[str], server: Server, waits: bool = True, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command that starts a server, until the caller is done."""
     with server.log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env={**environment(), **variables}, start_new_session=True
         )
     try:
-        wait_until_ready(process, server.url, server.log)
+        if waits:
+            wait_until_ready(process, server.url, server.log)
         yield process
     finally:
         process.terminate()

@@ -1,8 +1,10 @@
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from live_server import START_SECONDS, Server, environment
 
@@ -93,7 +96,11 @@ def make_open(parser):
 cli_args.make_arg_parser = make_open
 origins = [make_parser().parse_args(words).allowed_origins for words in ([], ["--allowed-origins", '["https://app.example.org"]'])]
 
-found = {"refused": refused, "help": help.getvalue(), "classes": [found.__name__ for found in classes], "origins": origins}
+logs = [make_parser().parse_args(words).enable_log_requests for words in (
+    [], ["--disable-log-requests"], ["--enable-log-requests"], ["--enable-log-requests", "--disable-log-requests"]
+)]
+
+found = {"refused": refused, "logs": logs, "help": help.getvalue(), "classes": [found.__name__ for found in classes], "origins": origins}
 print(json.dumps({**found, "routes": asyncio.run(statuses())}))
 """
 
@@ -114,7 +121,6 @@ REFUSED = {
     "/no/keys can't be read": "--model MODEL --api-key-file /no/keys",
     "--usage-log /no/usage can't be written": "--model MODEL --usage-log /no/usage",
     "--request-log /no/requests can't be written": "--model MODEL --request-log /no/requests",
-    "--disable-log-requests and --enable-log-requests": "--model MODEL --disable-log-requests --enable-log-requests",
     "--max-in-flight is 0. Give more than 0.": "--model MODEL --max-in-flight 0",
     "--request-timeout is -1. Give more than 0.": "--model MODEL --request-timeout -1",
     "--log-max-mb is 0": "--model MODEL --log-max-mb 0",
@@ -214,8 +220,12 @@ def test_pages_of_other_origins_are_let_in_by_name_alone_whatever_vllm_does(one_
     assert one_process["origins"] == [[], ["https://app.example.org"]]
 
 
+def test_requests_are_logged_where_that_was_said_last(one_process: dict[str, Any]) -> None:
+    assert one_process["logs"] == [False, False, True, False]
+
+
 def test_help_lists_our_options_beside_vllms(one_process: dict[str, Any]) -> None:
-    for option in ("--model-type", "--api-keys", "--engine-use-ray", "--port", "--max-model-len"):
+    for option in ("--model-type", "--api-keys", "--engine-use-ray", "--port", "--max-model-len", "--disable-log-requests"):
         assert option in one_process["help"]
 
 
@@ -555,3 +565,22 @@ def test_a_start_without_its_engine_is_ended(
     with suppress(Ended):
         openai_api_server.end_without_engine(has_begun)
     assert ended == [1] * ends
+
+
+def test_a_signal_before_anything_is_served_ends_the_process_and_its_children() -> None:
+    code = """
+        import multiprocessing, signal, time
+        from ochat.serving.openai_api_server import stop_at_once
+        if __name__ == "__main__":
+            signal.signal(signal.SIGTERM, stop_at_once)
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            print(child.pid, flush=True)
+            time.sleep(60)
+            """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        process.terminate()
+        assert process.wait(20) == -signal.SIGTERM
+        child.wait(20)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from live_server import Server, running, wait_for
+from live_server import START_SECONDS, Server, running, wait_for
 
 pytestmark = pytest.mark.soak
 USER = [{"role": "user", "content": "Hi"}]
@@ -54,6 +54,26 @@ async def streams(server: Server, number: int, max_tokens: int, then: Any) -> li
 def engine_of(process: subprocess.Popen[bytes]) -> psutil.Process:
     (engine,) = (child for child in psutil.Process(process.pid).children(recursive=True) if "EngineCore" in child.name())
     return engine
+
+
+def engines_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Its engine's process, which has the name of one only when it has loaded vLLM; none before it has begun."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if any(name in " ".join(child.cmdline()) for name in ("spawn_main", "EngineCore"))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("seconds", [0, 6, 12])  # after its engine's process has begun
+def test_told_to_stop_while_it_starts_it_ends_at_once(
+    seconds: int, number: signal.Signals, checkpoint: Path, tmp_path: Path
+) -> None:
+    with running(tmp_path, checkpoint, waits=False) as (_, process):
+        wait_for(lambda: bool(engines_of(process)), START_SECONDS)
+        time.sleep(seconds)
+        engines = engines_of(process)
+        process.send_signal(number)
+        assert process.wait(5) == -number
+        wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in engines))
 
 
 @pytest.mark.parametrize("time_", range(10))

@@ -60,12 +60,12 @@ def main(options: Options) -> None:
     console = Console(highlight=False, emoji=False, soft_wrap=False, width=None if os.isatty(1) else 120)
     subject = make_subject(options)
     findings = []
-    for name, check in CHECKS.items():
-        if options.only and name not in options.only:
-            continue
+    chosen = [check for name, check in CHECKS.items() if not options.only or name in options.only]
+    for number, check in enumerate(chosen, 1):
         for finding in check(subject):
             findings.append(finding)
-            print(f"{finding.topic}: {finding.check}: {finding.verdict}", file=sys.stderr, flush=True)
+            place = f"{finding.topic} ({number} of {len(chosen)})"
+            print(f"{place}: {finding.check}: {finding.verdict}", file=sys.stderr, flush=True)
     if options.json:
         told = {"url": subject.server.url, "model": subject.model, "findings": [asdict(finding) for finding in findings]}
         print(json.dumps(told, indent=2, ensure_ascii=False))

@@ -337,9 +337,10 @@ def _condition(chat: Chat, name: str) -> str:
 
 def _unlisted(chat: Chat, names: list[str]) -> str:
     unknown = [name for name in names if chat.conditions and name not in (*chat.conditions, "default", "none")]
-    return (
-        f"The server doesn't list {unknown[0]!r}; it may refuse it. It lists: {', '.join(chat.conditions)}" if unknown else ""
-    )
+    if not unknown:
+        return ""
+    named, them = " and ".join(map(repr, unknown)), "it" if len(unknown) == 1 else "them"
+    return f"The server doesn't list {named}; it may refuse {them}. It lists: {', '.join(chat.conditions)}"
 
 
 def _side(chat: Chat, rest: str) -> str:

@@ -9,12 +9,13 @@ import json
 import multiprocessing
 import os
 import secrets
+import signal
 import sys
 import threading
 from argparse import Namespace
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from ochat.errors import ModelError, OchatError, require
@@ -130,7 +131,14 @@ def make_parser() -> "FlexibleArgumentParser":
         "--engine-use-ray", action="store_true", help="run the engine's workers on Ray, where the device allows it"
     )
     ours.add_argument("--worker-use-ray", action="store_true", help="the same")
-    ours.add_argument("--disable-log-requests", action="store_true", help="don't log requests, which is the default")
+    if "--disable-log-requests" not in parser._option_string_actions:  # vLLM 0.33 has it
+        ours.add_argument(
+            "--disable-log-requests",
+            dest="enable_log_requests",
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help="don't log requests, which is the default",
+        )
     add_flags(ours)
     parser.set_defaults(model=None, host="localhost", port=18888, tokenizer_mode=TOKENIZER_MODE, shutdown_timeout=DRAIN_SECONDS)
     parser.set_defaults(allowed_origins=[])  # vLLM's own default too, in 0.32; it was every origin once
@@ -198,8 +206,6 @@ def complete(args: Namespace) -> None:
             raise OchatError(f"--{name.replace('_', '-')} can't be used: {reason}")
     if not 0 <= args.port < 65536:
         raise OchatError(f"--port is {args.port}. Give one below 65536.")
-    if args.disable_log_requests and args.enable_log_requests:
-        raise OchatError("--disable-log-requests and --enable-log-requests contradict each other. Give one.")
     if args.engine_use_ray or args.worker_use_ray:
         if current_platform.ray_device_key:
             args.distributed_executor_backend = "ray"
@@ -312,11 +318,21 @@ def end_without_engine(has_begun: threading.Event) -> None:
         had_engine |= has_engine
 
 
+def stop_at_once(number: int, frame: FrameType | None) -> None:
+    """End this process by the signal, and its engine with it: nothing is served yet, so nothing has to be drained."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 def serve(args: Namespace) -> None:
     """Run vLLM's server until it is told to stop."""
     import uvloop
     from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.entrypoints.launchers.api_server.entry import run_server
+    from vllm.entrypoints.launchers.api_server.entry import run_server_worker
+    from vllm.entrypoints.launchers.launcher import setup_server
+    from vllm.utils.system_utils import decorate_logs
 
     if args.headless or (args.api_server_count or args.data_parallel_size) > 1:
         ServeSubcommand.cmd(args)
@@ -331,9 +347,15 @@ def serve(args: Namespace) -> None:
         for line in lines:
             print(line, flush=True)
 
+    # What vLLM's run_server does but for its handler of SIGTERM, whose KeyboardInterrupt got lost while the engine started, so that
+    # the server served all the same (0.32.0). These two hold until the server begins, which has handlers of its own.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_at_once)
+    decorate_logs("APIServer", skip_if_decorated=True)
+    listens_on, socket = setup_server(args, reuse_port=False)
     # uvicorn calls callback_notify when it has begun to listen. Requests have ended before uvicorn shuts down (lifecycle.py);
     # without a limit for connections that stay open it would wait for their clients for ever (vLLM 0.32.0).
-    uvloop.run(run_server(args, timeout_graceful_shutdown=5, callback_notify=say_once))
+    uvloop.run(run_server_worker(listens_on, socket, args, timeout_graceful_shutdown=5, callback_notify=say_once))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,7 +30,8 @@ HOOKS = (
     "vllm.v1.engine.output_processor:RequestState.from_new_request",
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown",
     "vllm.v1.engine.async_llm:AsyncLLM.errored",
-    "vllm.entrypoints.launchers.api_server.entry:run_server",
+    "vllm.entrypoints.launchers.api_server.entry:run_server_worker",
+    "vllm.entrypoints.launchers.launcher:setup_server",
     "vllm.entrypoints.common.cli_args:make_arg_parser or vllm.entrypoints.launchers.cli_args:make_arg_parser",
 )
 
