@@ -106,6 +106,33 @@ def test_trailers_that_come_slowly_are_not_waited_for(monkeypatch: pytest.Monkey
     talk(wait, at_once)
 
 
+def test_the_rest_of_a_body_that_was_answered_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        await reader.readuntil(b"hello")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    talk(trickle, at_once)  # it would never end
+
+
+def test_a_body_that_ends_soon_after_its_reply_leaves_the_connection_to_the_next_request() -> None:
+    async def ask_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+            await reader.readuntil(b"hello")
+            for _ in range(3):
+                await asyncio.sleep(0.02)
+                writer.write(b"x")
+
+    talk(ask_twice, at_once)
+
+
 def chunked(body: bytes, size: int) -> bytes:
     """A request that sends the body in chunks of this size, with a trailer."""
     pieces = [body[start : start + size] for start in range(0, len(body), size)]

@@ -1,9 +1,10 @@
 """Bound what only the connection sees: the head of a request, its address and headers, which has to be whole before the gateway sees
-anything; the trailers after a body sent in chunks; and a client that takes nothing of what it is sent.
+anything; the trailers after a body sent in chunks; the rest of a body that was answered before it was whole; and a client that takes
+nothing of what it is sent.
 
 uvicorn's parser of choice keeps a head of any length, and waits for its end for ever: anybody could fill the memory without a key
 (uvicorn 0.54 with httptools 0.9). It keeps trailers just so, of a request that was answered long ago too. Its other one, h11, has
-bounds of vLLM's. Bodies are bounded in gateway.py. And uvicorn waits for ever until a client has taken what was sent before: its next
+bounds of vLLM's. Bodies are bounded in gateway.py, until they are answered; what comes of one afterwards has its time here. And uvicorn waits for ever until a client has taken what was sent before: its next
 reply, which waits for that, would keep its place among those in flight."""
 
 import asyncio
@@ -42,7 +43,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._begin_anew()
+        if self.cycle.response_complete:  # nobody waits for the rest, which may come for ever
+            self._n_bytes = 0
+            self._deadline = self._deadline or self.loop.call_later(HEAD_SECONDS, self._time_out)
+        else:
+            self._begin_anew()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
