@@ -86,7 +86,7 @@ def test_errors_have_openais_form_and_the_requests_id(server: Server) -> None:
         assert not re.search(r"Traceback|site-packages|/work|/tmp", response.text)
 
 
-@pytest.mark.parametrize("constraint", [{"grammar": "root ::= root"}, {"json": {"$ref": "#"}}, {"regex": "(?R)"}])
+@pytest.mark.parametrize("constraint", [{"grammar": "root ::= root"}, {"json": {"$ref": "#"}}])
 def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constraint: dict[str, Any], server: Server) -> None:
     refused = server.chat(structured_outputs=constraint)
     assert refused.status_code == 400
@@ -103,6 +103,18 @@ def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constrain
     with server.stream("/v1/responses", **response) as stream:
         text = "".join(stream.iter_lines())
     assert "can't hold a reply to this `structured_outputs`" in text
+
+
+def test_a_schema_that_another_library_could_hold_chooses_that_for_nobody_else(server: Server) -> None:
+    for constraint, message in (
+        ({"json": {"type": "integer", "multipleOf": 3}}, r"features not supported by xgrammar"),
+        ({"regex": "(?R)"}, r"Failed to transform regex into a grammar: Regex parsing error"),
+    ):
+        refused = server.chat(structured_outputs=constraint)
+        assert refused.status_code == 400
+        assert re.search(message, refused.json()["error"]["message"])
+    for schema in ({"type": "integer"}, {"enum": ["yes", "no"]}):
+        assert server.chat(structured_outputs={"json": schema}, max_tokens=20).status_code == 200
 
 
 def test_no_address_in_a_request_is_fetched(server: Server) -> None:

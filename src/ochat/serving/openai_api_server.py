@@ -213,6 +213,9 @@ def complete(args: Namespace) -> None:
             say("Ray isn't used: vLLM has no support for it on this device.")
     if args.stream_period is not None:
         args.stream_interval = args.stream_period
+    # With "auto" the first request that needs one would choose for all that come (vLLM 0.32 and 0.33).
+    if args.structured_outputs_config.backend == "auto":
+        args.structured_outputs_config.backend = "xgrammar"
     args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
     take_keys(args, os.environ)
     check_logs(options_of(args))

@@ -19,6 +19,7 @@ MAX_ERROR_TEXT = 1_000  # characters
 _VALIDATION = re.compile(
     r"""\d+ validation errors?:\s*\{'type': '[^']*', 'loc': '(?P<place>[^']*)', 'msg': (?P<what>'[^']*'|"[^"]*")"""
 )
+_LOG_MARK = re.compile(r"\[\d\d:\d\d:\d\d\] <path>:\d+: ")  # of xgrammar's C++, in the middle of its messages
 _PLAIN_PLACE = re.compile(r"(?:[a-z0-9_]+(?:\.|$))*")  # what comes after names vLLM's classes
 GAVE_UP = b"Internal server error"
 
@@ -47,6 +48,7 @@ def in_our_words(status: HTTPStatus, error: bytes, request_id: str) -> bytes:
         place = found["place"].removeprefix("body.")
         param = _PLAIN_PLACE.match(place)[0].rstrip(".") or None  # type: ignore[index]  # it matches nothing too
         message = f"`{param}`: {found['what'][1:-1]}. Mend it." if param else f"{found['what'][1:-1]}. Mend the request."
+    message = _LOG_MARK.sub("", message)
     if len(message) > MAX_ERROR_TEXT:
         message = f"{message[:MAX_ERROR_TEXT]}…"
     return Refusal(status, message, param if isinstance(param, str) else None).body(request_id)
