@@ -46,6 +46,8 @@ def test_tokens_count_when_they_are_made_and_those_of_running_requests_too() -> 
     limits.admit(limited, 1.0, [60])
     with pytest.raises(Refusal, match="100 tokens a minute"):
         limits.admit(limited, 2.0, [60, 40])
+    with pytest.raises(Refusal, match="Try again in 60 s"):  # what runs counts from its end on
+        limits.admit(limited, 2.0, [60, 40])
     limits.finish(limited, 3.0, 150)
     with pytest.raises(Refusal, match="Try again in 59 s"):
         limits.admit(limited, 4.0)
@@ -77,3 +79,14 @@ def test_a_key_without_limits_and_another_key_are_not_held_back() -> None:
     for _ in range(1000):
         limits.admit(key(), 0.0)
     limits.admit(Key(name="b", sha256=hashed("b"), concurrent=1), 0.0)
+
+
+def test_what_runs_leaves_less_room_for_what_was_counted() -> None:
+    limits, limited = Limits(), key(tokens_per_minute=100)
+    for start in (0.0, 30.0):
+        limits.admit(limited, start)
+        limits.finish(limited, start, 40)
+    with pytest.raises(Refusal, match="Try again in 20 s"):  # the first forty's minute ends then
+        limits.admit(limited, 40.0, [30])
+    with pytest.raises(Refusal, match="Try again in 50 s"):
+        limits.admit(limited, 40.0, [60])

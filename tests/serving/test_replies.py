@@ -201,3 +201,20 @@ def test_vllms_refusals_are_told_as_ours(message: str, param: str | None, said: 
 def test_an_error_of_another_form_is_passed_on_with_its_id() -> None:
     sent = passed_on([start("application/json", 404), body(b'{"detail":"Not Found"}')])
     assert json.loads(sent[1]["body"]) == {"request_id": "abc", "detail": "Not Found"}
+
+
+@pytest.mark.parametrize(("status", "has_failed"), [(HTTPStatus.BAD_REQUEST, False), (HTTPStatus.INTERNAL_SERVER_ERROR, True)])
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain"])
+def test_a_reply_that_had_begun_and_ends_in_an_error_is_known_as_such(kind: str, status: HTTPStatus, has_failed: bool) -> None:
+    async def send(message: Any) -> None:
+        pass
+
+    async def run() -> Reply:
+        reply = Reply(send, "abc")
+        for message in (start(kind), body(b'data: {"a":1}\n\n', more=True)):
+            await reply(message)
+        await reply.end(Refusal(status, "No."))
+        return reply
+
+    reply = asyncio.run(run())
+    assert (reply.status, reply.has_failed) == (status.value, has_failed)

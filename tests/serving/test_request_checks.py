@@ -30,6 +30,13 @@ def test_choices_are_counted_over_prompts(request_: dict[str, Any], expected: in
     assert choices(request_) == expected
 
 
+# Each refers to the next, and has a pattern of its own.
+CHAINED = {
+    "$ref": "#/$defs/0",
+    "$defs": {**{str(n): {"pattern": f"{n}", "$ref": f"#/$defs/{n + 1}"} for n in range(8)}, "8": {"format": "date"}},
+}
+
+
 @pytest.mark.parametrize(
     ("request_", "found"),
     [
@@ -54,6 +61,11 @@ def test_choices_are_counted_over_prompts(request_: dict[str, Any], expected: in
         ({"structured_outputs": {"json": '{"a": {"pattern": "' + "a" * 1001 + '"}}'}}, "have over 1000"),
         ({"structured_outputs": {"json": {"patternProperties": {"a" * 1001: True}}}}, "have over 1000"),
         ({"structured_outputs": {"structural_tag": "[" * 5000}}, "`structural_tag` isn't a JSON object in a string"),
+        ({"structured_outputs": {"json": {"maxItems": 10_001}}}, "come to over 10000 items"),
+        ({"structured_outputs": {"json": '{"a": {"maxItems": 6000}, "b": [{"minItems": 6000}]}'}}, "come to over 10000 items"),
+        ({"response_format": {"json_schema": {"schema": {"allOf": [{"pattern": "a"}] * 9}}}}, "match 9 patterns at once"),
+        ({"structured_outputs": {"json": CHAINED}}, "match 9 patterns at once"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 1001}] * 2}, "have over 2000 parts"),
         ({"messages": [], "add_special_tokens": True}, "`add_special_tokens` has no effect"),
         ({"stop": "x" * 1001}, "of 1000 characters"),
         ({"max_tokens": 101}, "`max_tokens` is 101. Ask for at most 100"),
@@ -68,6 +80,8 @@ def test_a_request_out_of_bounds_is_refused(request_: dict[str, Any], found: str
 def test_a_request_within_bounds_passes_and_one_without_a_length_gets_the_bound() -> None:
     request: dict[str, Any] = {"n": 4, "messages": [{}] * 2000, "stop": ["x"] * 16, "stop_token_ids": [5] * 1000}
     request["structured_outputs"] = {"json": {"properties": {"pattern": {"pattern": "a" * 1000}}}}
+    fields = {str(n): {"pattern": "a", "description": "one of many"} for n in range(50)}
+    request["response_format"] = {"json_schema": {"schema": {"properties": fields, "allOf": [{"maxItems": 10_000}]}}}
     check_bounds(CHAT, request, GatewayOptions(max_choices=4, max_reply_tokens=100))
     assert request["max_completion_tokens"] == 100
     for bound, expected in ((100, 16), (5, 5)):

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -86,8 +87,17 @@ def test_errors_have_openais_form_and_the_requests_id(server: Server) -> None:
         assert not re.search(r"Traceback|site-packages|/work|/tmp", response.text)
 
 
-@pytest.mark.parametrize("constraint", [{"grammar": "root ::= root"}, {"json": {"$ref": "#"}}])
-def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constraint: dict[str, Any], server: Server) -> None:
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"grammar": "root ::= root"},
+        {"json": {"$ref": "#"}},
+        {"regex": "a{500000}"},
+        {"json": {"type": "integer", "multipleOf": 1_000_000_007}},
+        {"regex": "((([a-z]{1,50}){1,50} ?){1,50}x?){1,50}"},  # found out when some of the reply is there
+    ],
+)
+def test_a_constraint_that_the_engine_cannot_hold_is_the_requests_fault(constraint: dict[str, Any], server: Server) -> None:
     refused = server.chat(structured_outputs=constraint)
     assert refused.status_code == 400
     assert "can't hold a reply to this `structured_outputs`" in refused.json()["error"]["message"]
@@ -103,18 +113,92 @@ def test_a_schema_that_the_engine_cannot_compile_is_the_requests_fault(constrain
     with server.stream("/v1/responses", **response) as stream:
         text = "".join(stream.iter_lines())
     assert "can't hold a reply to this `structured_outputs`" in text
+    row = server.usage_of(stream.headers["x-request-id"])
+    assert (row["outcome"], row["status"]) == ("refused", 400)
 
 
-def test_a_schema_that_another_library_could_hold_chooses_that_for_nobody_else(server: Server) -> None:
-    for constraint, message in (
-        ({"json": {"type": "integer", "multipleOf": 3}}, r"features not supported by xgrammar"),
-        ({"regex": "(?R)"}, r"Failed to transform regex into a grammar: Regex parsing error"),
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_schema_of_anthropics_that_cannot_be_held_is_the_requests_fault(streams: bool, server: Server) -> None:
+    held = {"output_config": {"format": {"type": "json_schema", "schema": {"$ref": "#"}}}}
+    refused = server.post("/v1/messages", model="tiny", messages=USER, max_tokens=20, stream=streams, **held)
+    assert "can't hold a reply to this `output_config`" in refused.text
+    row = server.usage_of(refused.headers["x-request-id"])
+    assert (row["outcome"], row["status"]) == ("refused", 400)
+
+
+def test_items_of_responses_are_read_until_one_is_none(server: Server) -> None:
+    first = {"role": "user", "content": "a"}
+    part = {"type": "input_text", "text": "a"}
+    said = {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed"}
+    said |= {"content": [{"type": "output_text", "text": "b", "annotations": []}]}
+    whole = [first, said, {"role": "user", "content": [part]}]
+    assert server.post("/v1/responses", model="tiny", input=whole, max_output_tokens=1).status_code == 200
+    for bad, found in (
+        ({"role": "user", "content": [{"type": "zzz"}]}, "part of type 'zzz', which this model doesn't read"),
+        ({"role": "user", "content": [part, 5]}, "a part that is no text"),
+        ({"role": "user", "content": [{**part, "text": 5}]}, "a part that is no text"),
+        ({"role": "zzz", "content": "a"}, "isn't an item that this server knows"),
+        (5, "isn't an item"),
     ):
-        refused = server.chat(structured_outputs=constraint)
+        refused = server.post("/v1/responses", model="tiny", input=[first, bad])
         assert refused.status_code == 400
-        assert re.search(message, refused.json()["error"]["message"])
-    for schema in ({"type": "integer"}, {"enum": ["yes", "no"]}):
-        assert server.chat(structured_outputs={"json": schema}, max_tokens=20).status_code == 200
+        assert re.search(rf"`input\[1\].*{found}", refused.json()["error"]["message"])
+
+
+def test_items_of_unknown_kinds_keep_nobody_waiting(server: Server) -> None:
+    with ThreadPoolExecutor() as pool:
+        for item in (
+            {"role": "user", "content": [{"type": "zzz"}]},
+            {"role": "user", "content": "x", "id": 5},
+            {"type": "zzz"},
+        ):
+            theirs = pool.submit(server.post, "/v1/responses", model="tiny", input=[item] * 2000)
+            time.sleep(0.1)
+            began = time.monotonic()
+            assert server.get("/health").status_code == 200
+            assert time.monotonic() - began < 3  # six seconds, and much more on a busy machine, without the check
+            assert theirs.result().status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("constraint", "whole"),
+    [
+        ({"json": {"enum": ["yes", "no"]}}, r'"(yes|no)"'),
+        ({"regex": "[ab]{3}"}, "[ab]{3}"),
+        ({"choice": ["left", "right"]}, "left|right"),
+        ({"grammar": 'root ::= "a" b\nb ::= "b" | "c"'}, "a[bc]"),
+        (
+            {"json": {"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"], "additionalProperties": False}},
+            r'\{\s*"n"\s*:\s*7\s*\}',
+        ),
+    ],
+)
+def test_a_reply_is_held_to_what_was_asked_and_ends(constraint: dict[str, Any], whole: str, server: Server) -> None:
+    choice = server.chat(structured_outputs=constraint, max_tokens=200).json()["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert re.fullmatch(whole, choice["message"]["content"])
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"regex": "(([a-z]{1,10}){1,10} ?){1,10}"},
+        {"regex": "((([a-z]*)* ?)*)*"},
+        {"json": {"type": "string", "pattern": "^(([a-z]{1,500}){1,500} ?){1,100}$"}},
+        {"json": {"type": "string", "minLength": 10**6, "maxLength": 10**9}},
+        {
+            "grammar": "root ::= a a a a\na ::= b b b b b b b\nb ::= c c c c c c\nc ::= d d d d d\nd ::= e{1,509}\ne ::= [a-z]{1,507}"
+        },
+    ],
+)
+def test_no_pattern_keeps_the_engine_from_others(constraint: dict[str, Any], server: Server) -> None:
+    with ThreadPoolExecutor() as pool:
+        theirs = pool.submit(server.chat, structured_outputs=constraint, max_tokens=64)
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert server.chat().status_code == 200
+        assert time.monotonic() - began < 5  # a tenth of a second where nobody else is served
+        assert theirs.result().status_code in (200, 400)
 
 
 def test_no_address_in_a_request_is_fetched(server: Server) -> None:

@@ -246,6 +246,11 @@ class Gateway:
         """The body as vLLM gets it. Raises Refusal."""
         if work.key:  # others of its may have come while the body did
             self.limits.check_tokens(work.key, time.monotonic(), self._running_beside(work))
+            if work.key.conditions and work.route.path == "/v1/completions":
+                raise Refusal(
+                    HTTPStatus.FORBIDDEN,
+                    "This key may ask under some conditions only, and a raw prompt may hold any. Ask /v1/chat/completions.",
+                )
         work.body_bytes = len(body)
         request = parse_body(body)
         work.condition = take_condition(request, work.route, self._conditions(work.key))

@@ -66,8 +66,11 @@ class Limits:
         if key.tokens_per_minute is None:
             return
         used = self._tokens.setdefault(key.name, Window())
-        if used.total(now) + sum(tokens_of_running) >= key.tokens_per_minute:
-            wait = used.seconds_until_below(now, key.tokens_per_minute)
+        running = sum(tokens_of_running)
+        if used.total(now) + running >= key.tokens_per_minute:
+            # What runs counts for a minute from its end on.
+            room = key.tokens_per_minute - running
+            wait = used.seconds_until_below(now, room) if room > 0 else SECONDS
             raise too_many(f"This key may have {key.tokens_per_minute} tokens a minute.", wait)
 
     def finish(self, key: Key, now: float, tokens: int) -> None:

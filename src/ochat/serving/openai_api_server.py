@@ -213,9 +213,10 @@ def complete(args: Namespace) -> None:
             say("Ray isn't used: vLLM has no support for it on this device.")
     if args.stream_period is not None:
         args.stream_interval = args.stream_period
-    # With "auto" the first request that needs one would choose for all that come (vLLM 0.32 and 0.33).
+    # With "auto" the first request that needs one would choose for all that come. With xgrammar, its first choice, three quantifiers
+    # inside each other kept the engine from everybody for a minute, as in `(([a-z]{1,10}){1,10} ?){1,10}` (vLLM 0.32.0).
     if args.structured_outputs_config.backend == "auto":
-        args.structured_outputs_config.backend = "xgrammar"
+        args.structured_outputs_config.backend = "guidance"
     args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
     take_keys(args, os.environ)
     check_logs(options_of(args))

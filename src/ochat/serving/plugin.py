@@ -11,6 +11,7 @@ import threading
 from packaging.version import Version
 
 from ochat.errors import OchatError
+from ochat.serving import held_replies
 from ochat.serving.expected_warnings import hide_if_told
 
 TOKENIZER_MODE = "openchat"
@@ -28,6 +29,7 @@ HOOKS = (
     "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request",
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.decode_next",
     "vllm.v1.engine.output_processor:RequestState.from_new_request",
+    "vllm.v1.structured_output.backend_guidance:GuidanceGrammar.accept_tokens",
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown",
     "vllm.v1.engine.async_llm:AsyncLLM.errored",
     "vllm.entrypoints.launchers.api_server.entry:run_server_worker",
@@ -44,6 +46,7 @@ def register() -> None:
     if TOKENIZER_MODE not in RENDERER_REGISTRY.renderers:  # vLLM warns of a second time
         RENDERER_REGISTRY.register(TOKENIZER_MODE, "ochat.serving.renderer", "OpenChatRenderer")
         TokenizerRegistry.register(TOKENIZER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
+        held_replies.install()
         end_with_parent()
         hide_if_told(os.environ)
 

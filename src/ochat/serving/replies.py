@@ -22,6 +22,8 @@ _VALIDATION = re.compile(
 _LOG_MARK = re.compile(r"\[\d\d:\d\d:\d\d\] <path>:\d+: ")  # of xgrammar's C++, in the middle of its messages
 _PLAIN_PLACE = re.compile(r"(?:[a-z0-9_]+(?:\.|$))*")  # what comes after names vLLM's classes
 GAVE_UP = b"Internal server error"
+# The same in a stream of Anthropic's, which vLLM 0.32.0 reads as an event of a chat and finds that it's none.
+_GAVE_UP_IN_MESSAGES = b"input_value={'error': {'message': 'In"
 
 
 def with_field(body: bytes, field: bytes) -> bytes:
@@ -120,7 +122,7 @@ class Reply:
     def _events(self, chunk: bytes) -> bytes:
         """A stream's events with the field in front, and vLLM's error, which tells of its inside, in our words."""
         if chunk.startswith(_ERRORS):
-            blame = self.blames() if GAVE_UP in chunk else None
+            blame = self.blames() if GAVE_UP in chunk or _GAVE_UP_IN_MESSAGES in chunk else None
             if blame:
                 self.status = blame.status.value
                 return self._event(blame)
@@ -168,7 +170,11 @@ class Reply:
         if self.status is None or self._start is not None:
             self.status = refusal.status.value
             await refusal.send(self._send, self.request_id)
-        elif self._is_stream:
+            self.when_sent()
+            return
+        self.status = refusal.status.value  # what the log tells; the client had a 200
+        self.has_failed = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if self._is_stream:
             last = self._event(refusal) + b"data: [DONE]\n\n"
             await self._send({"type": "http.response.body", "body": last, "more_body": False})
         self.when_sent()

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ochat.serving.gateway_options import GatewayOptions
 from ochat.serving.refusal import Refusal, bad_request
 from ochat.serving.request_body import parse_body
 from ochat.serving.routes import Route
 
-MAX_MESSAGES = 2_000
+MAX_MESSAGES = 2_000  # and parts of them, all together
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1_000  # characters
 MAX_TOKEN_ENTRIES = 1_000
@@ -26,6 +26,10 @@ MAX_MODEL_LENGTH = 1_000  # characters; vLLM logs a name that it doesn't know
 # stopped in it; with a regex of a million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
 MAX_SCHEMA_LENGTH = 16_384
 MAX_PATTERN_LENGTH = 1_000
+# llguidance 1.7 has bounds of its own but for two things. Each of an array's possible items is written out, a hundred thousand in seconds.
+# Whether a text can match several patterns at once takes twice as long with each more, a second for sixteen.
+MAX_ITEMS = 10_000
+MAX_PATTERNS_AT_ONCE = 8
 _DEFAULT_MAX_TOKENS = {"/v1/completions": 16}  # vLLM's, as OpenAI's; elsewhere it's the context
 _CONSTRAINTS = ("response_format", "structured_outputs", "text", "output_config")  # what a reply is held to
 _CLASSES = {
@@ -78,6 +82,8 @@ _ASK_NOTHING: dict[str, tuple[object, ...]] = {
     "store": (False,),
 }
 _STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
+_COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
+_RESPONSES_PARTS = ("input_text", "output_text", "refusal")
 _LOGPROBS = "message.output_text.logprobs"  # what vLLM 0.32.0 heeds in `include`
 # Of a text block of Anthropic's. `cache_control` asks for what the server does anyway.
 _TEXT_BLOCK = ("type", "text", "cache_control")
@@ -146,6 +152,36 @@ def _check_responses(request: Mapping[str, Any]) -> None:
         raise bad_request(f"`top_logprobs` has no effect without `include`. Add {_LOGPROBS!r} to it.", "top_logprobs")
 
 
+def _check_items(items: object) -> None:
+    """Raise Refusal for the first item of `input` that is none.
+
+    Pydantic looks for all that is wrong with all of them: 2,000 items of a kind that it doesn't know took six seconds, in which
+    nobody else was answered (vLLM 0.32.0)."""
+    if not isinstance(items, list):
+        return
+    for number, item in enumerate(items):
+        parts = item.get("content") if isinstance(item, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            if not isinstance(part, dict) or not isinstance(part.get("text"), str | None):
+                raise bad_request(f"`input[{number}].content` has a part that is no text. Mend it.", "input")
+            if part.get("type") not in _RESPONSES_PARTS:
+                raise bad_request(
+                    f"`input[{number}].content` has a part of type {str(part.get('type'))[:128]!r}, which this model doesn't read. "
+                    f"Give one of: {', '.join(_RESPONSES_PARTS)}.",
+                    "input",
+                )
+        try:
+            _item().validate_python(item)
+        except ValidationError as error:
+            raise bad_request(f"`input[{number}]` isn't an item that this server knows. Mend it.", "input") from error
+
+
+@cache
+def _item() -> TypeAdapter[Any]:
+    module = importlib.import_module("vllm.entrypoints.openai.responses.protocol")
+    return TypeAdapter(module.ResponseInputOutputItem)
+
+
 def _check_messages(request: Mapping[str, Any]) -> None:
     """Raise Refusal for what vLLM drops of Anthropic's messages: other fields than these, blocks without text."""
     thinking = request.get("thinking")
@@ -204,6 +240,10 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         raise bad_request(
             f"`{route.conversation}` has {len(messages)} entries. Send at most {MAX_MESSAGES}.", route.conversation
         )
+    if isinstance(messages, list) and sum(map(_n_parts, messages)) > MAX_MESSAGES:
+        raise bad_request(f"The messages have over {MAX_MESSAGES} parts. Join their texts.", route.conversation)
+    if route.path == "/v1/responses":
+        _check_items(messages)
     for name in ("stop", "stop_sequences", "bad_words"):
         stops = request.get(name)
         listed = stops if isinstance(stops, list) else [stops]
@@ -222,6 +262,7 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
             raise bad_request(
                 f"The regexes and grammars in `{name}` have over {MAX_PATTERN_LENGTH} characters. Send shorter ones.", name
             )
+        _check_schema(request[name], name)
     if route.conversation and route.conversation in request and request.get("add_special_tokens"):
         raise bad_request("`add_special_tokens` has no effect: the template puts them where they belong.", "add_special_tokens")
     max_reply_tokens = options.max_reply_tokens
@@ -233,6 +274,37 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
             raise bad_request(f"`{name}` is {tokens}. Ask for at most {max_reply_tokens} tokens.", name)
     if not given:
         request[route.max_tokens[0]] = min(max_reply_tokens, _DEFAULT_MAX_TOKENS.get(route.path, max_reply_tokens))
+
+
+def _n_parts(message: object) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    return len(content) if isinstance(content, list) else 0
+
+
+def _check_schema(constraint: object, name: str) -> None:
+    """Raise Refusal for a schema that takes the engine's library seconds."""
+    schemas = list(_objects(constraint))
+    n_items = sum(
+        number
+        for schema in schemas
+        for field in ("maxItems", "minItems")
+        if isinstance(number := schema.get(field), int | float) and number > 0
+    )
+    if n_items > MAX_ITEMS:
+        raise bad_request(f"`minItems` and `maxItems` in `{name}` come to over {MAX_ITEMS} items. Ask for fewer.", name)
+    n_patterns = sum(field in schema for schema in schemas for field in ("pattern", "format"))
+    # So many are joined to another, if all of a schema's parts have a pattern.
+    n_joins = sum(
+        (len(schema["allOf"]) - 1 if isinstance(schema.get("allOf"), list) else 0)
+        + (any(field in schema for field in ("pattern", "format")) and any(field in schema for field in _COMBINED))
+        for schema in schemas
+    )
+    if min(n_patterns, n_joins + 1) > MAX_PATTERNS_AT_ONCE:
+        raise bad_request(
+            f"`{name}` may ask a text to match {min(n_patterns, n_joins + 1)} patterns at once. Join at most "
+            f"{MAX_PATTERNS_AT_ONCE} by `allOf` or `$ref`.",
+            name,
+        )
 
 
 def held_to(request: Mapping[str, Any]) -> str | None:
@@ -264,3 +336,14 @@ def _patterns(constraint: object) -> Iterator[str]:
     elif isinstance(constraint, list):
         for value in constraint:
             yield from _patterns(value)
+
+
+def _objects(constraint: object) -> Iterator[dict[str, Any]]:
+    """All JSON objects in what a reply is held to, those in strings too."""
+    if isinstance(constraint, dict):
+        yield constraint
+        for name, value in constraint.items():
+            yield from _objects(parse_body(value) if name in ("json", "structural_tag") and isinstance(value, str) else value)
+    elif isinstance(constraint, list):
+        for value in constraint:
+            yield from _objects(value)
