@@ -31,6 +31,16 @@ def test_a_later_experiment_takes_over_from_one_that_still_works(tmp_path: Path,
             assert holder.wait(10) == -signal.SIGTERM
 
 
+def test_the_notice_of_it_goes_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with only_one(tmp_path, sys.stderr):
+            printed = capsys.readouterr()
+            assert f"process {holder.pid}" in printed.err
+            assert printed.out == ""
+
+
 def test_a_killed_experiment_leaves_the_folder_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from ochat.errors import OchatError
 
@@ -58,8 +59,9 @@ def run_command(*words: object) -> None:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder. An earlier experiment that still works there is stopped: what it finished is kept, and we go on from it.
+def only_one(folder: Path, notices: TextIO | None = None) -> Iterator[None]:
+    """Hold the folder. An earlier experiment that still works there is stopped, which `notices` (or stdout) tells: what it finished is
+    kept, and we go on from it.
 
     So a run whose terminal or `make` was killed is no obstacle to repeating it."""
     with (folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
@@ -73,7 +75,10 @@ def only_one(folder: Path) -> Iterator[None]:
                 lock.seek(0)
                 holder = lock.read().strip()
                 if not told and _is_ochat(holder):
-                    print(f"Another run is at work in {folder} (process {holder}); it is stopped, and this one goes on.")
+                    print(
+                        f"Another run is at work in {folder} (process {holder}); it is stopped, and this one goes on.",
+                        file=notices,
+                    )
                     os.kill(int(holder), signal.SIGTERM)
                     told = True
                 if time.monotonic() > deadline:

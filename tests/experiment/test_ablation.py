@@ -1,7 +1,12 @@
 """The ablation as a command, on a setting so small that it learns nothing: what it keeps, repeats, refuses and prints."""
 
 import json
-from collections.abc import Sequence
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from ochat.errors import OchatError
 from ochat.experiment import ablation, ablation_run, settings
 from ochat.experiment.ablation import Options, command_of, parse_seeds, run
 from ochat.experiment.ablation_run import Job, draw, make_base
-from ochat.experiment.addition import Pair
+from ochat.experiment.addition import Addition, Pair
 from ochat.experiment.settings import SETTINGS, SWEEPS, TINY, Point, Setting, sweep_points
 from ochat.model.tiny import TinyShape
 
@@ -164,9 +169,66 @@ def test_the_page_tells_its_command(done: Path) -> None:
     assert f"ochat experiment ablation --folder {done} --seeds" in (done / "report.html").read_text(encoding="utf-8")
 
 
-def test_runs_of_other_settings_are_refused(done: Path) -> None:
-    with pytest.raises(OchatError, match="holds runs of other settings"):
-        run(Options(folder=done, seeds="7,8"), replace(MICRO, lr=1e-3))
+@pytest.mark.parametrize(
+    ("setting", "base", "told"),
+    [
+        (replace(MICRO, lr=1e-3), None, ": lr is 0.0025 there and 0.001 here. Choose"),
+        (
+            replace(MICRO, n_rows=61, task=Addition(n_digits=3, padded=True, reversed=True)),
+            Path("/model"),
+            ": task.n_digits is 2 there and 3 here; n_rows is 60 there and 61 here; base is None there and /model here. Choose",
+        ),
+        (SETTINGS["smollm2"], None, ": name is tiny there and smollm2 here. Choose"),
+    ],
+)
+def test_runs_of_other_settings_are_refused_and_the_fields_named(
+    setting: Setting, base: Path | None, told: str, done: Path
+) -> None:
+    with pytest.raises(OchatError, match=re.escape(f"{done} holds runs of other settings{told}")):
+        run(Options(folder=done, seeds="7,8", setting="smollm2", base=base), setting)
+
+
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from ochat.processes import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    signal.pause()
+"""
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another experiment that holds the folder; what this process does on SIGTERM is put back after it."""
+    before = signal.getsignal(signal.SIGTERM)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            yield holder
+        finally:
+            holder.kill()
+            signal.signal(signal.SIGTERM, before)
+
+
+def test_a_mistaken_second_command_leaves_the_running_one_alone(done: Path) -> None:
+    with at_work(done) as running:
+        with pytest.raises(OchatError, match="name is tiny there and short here"):
+            ablation.main(Options(folder=done, setting="short"))
+        assert running.poll() is None
+
+
+def test_with_json_nothing_else_is_printed_where_another_run_is_stopped(
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "tiny", MICRO)
+    with at_work(done) as running:
+        ablation.main(Options(folder=done, seeds="7,8", json=True))
+        assert running.wait(10) == -signal.SIGTERM
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["seeds"] == [7, 8]
+    assert f"process {running.pid}); it is stopped" in printed.err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
 
@@ -109,8 +109,10 @@ def main(options: Options) -> None:
     make_folder(options.folder)
     if any(options.folder.iterdir()) and not (options.folder / LOCK_FILE).exists():
         raise OchatError(f"{options.folder} exists and is not of this command. Choose another --folder.")
+    # Before the folder is taken: whoever mistypes a setting shouldn't end the experiment that works there.
+    check_setting(options.folder, setting, options.base)
     end_on_sigterm()
-    with only_one(options.folder):
+    with only_one(options.folder, sys.stderr if options.json else sys.stdout):
         run(options, setting)
 
 
@@ -165,17 +167,41 @@ def command_of(options: Options) -> str:
     return shlex.join(words)
 
 
-def keep_to_setting(folder: Path, setting: Setting, base: Path | None) -> None:
-    """Note in the folder what its runs are of; raises OchatError where they are of something else."""
-    made_with = json.loads(json.dumps({"setting": asdict(setting), "base": str(base.resolve()) if base else None}))
+def config_of(setting: Setting, base: Path | None) -> dict[str, Any]:
+    """What the runs of a folder have in common, as its file holds it."""
+    config: dict[str, Any] = {"setting": asdict(setting), "base": str(base.resolve()) if base else None}
+    as_read: dict[str, Any] = json.loads(json.dumps(config))  # tuples come back as lists
+    return as_read
+
+
+def check_setting(folder: Path, setting: Setting, base: Path | None) -> None:
+    """Raises OchatError, naming the fields, where the folder's runs are of other settings."""
     path = folder / CONFIG_FILE
     if not path.is_file():
-        write_json(path, made_with)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before != made_with:
-        name = before.get("setting", {}).get("name", "another setting")
-        raise OchatError(f"{folder} holds runs of other settings ({name}). Choose another --folder.")
+    before, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(config_of(setting, base))
+    other = [name for name in before | now if before.get(name) != now.get(name)]
+    if "name" in other:
+        other = ["name"]  # nearly all of the rest differs too
+    if other:
+        told = "; ".join(f"{name} is {before.get(name)} there and {now.get(name)} here" for name in other)
+        raise OchatError(f"{folder} holds runs of other settings: {told}. Choose another --folder.")
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Each field by its name, as task.n_digits; those of the setting without its own."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        inner = _flat(value) if isinstance(value, dict) else {}
+        found |= {key if name == "setting" else f"{name}.{key}": one for key, one in inner.items()} or {name: value}
+    return found
+
+
+def keep_to_setting(folder: Path, setting: Setting, base: Path | None) -> None:
+    """Note in the folder what its runs are of; raises OchatError where they are of something else."""
+    check_setting(folder, setting, base)
+    if not (folder / CONFIG_FILE).is_file():
+        write_json(folder / CONFIG_FILE, config_of(setting, base))
 
 
 def job_of(options: Options, setting: Setting, point: Point, name: str, seed: int) -> Job:
