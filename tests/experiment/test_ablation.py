@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from ochat import cli
 from ochat.errors import OchatError
 from ochat.experiment import ablation, ablation_run, settings
 from ochat.experiment.ablation import Options, command_of, parse_seeds, run
 from ochat.experiment.ablation_run import Job, draw, make_base
 from ochat.experiment.addition import Addition, Pair
+from ochat.experiment.arms import BY_NAME
 from ochat.experiment.settings import SETTINGS, SWEEPS, TINY, Point, Setting, sweep_points
 from ochat.model.tiny import TinyShape
 
@@ -244,11 +246,20 @@ def test_seeds_are_a_number_of_them_or_a_list(text: str, seeds: tuple[int, ...])
         ({"seeds": "six"}, "--seeds is 'six'"),
         ({"seeds": "6"}, "--seeds is 6, and the setting has 5"),
         ({"seeds": "0"}, "--seeds is 0"),
+        ({"seeds": ","}, "--seeds is ',', a list without a number. Give which, as 11,12,13"),
+        ({"seeds": " , ,"}, "a list without a number"),
+        ({"seeds": "-1,-2"}, "--seeds is '-1,-2', and a seed is 0 or more"),
+        ({"seeds": "3,-1"}, "and a seed is 0 or more"),
+        ({"seeds": "-1"}, "--seeds is -1"),
         ({"arms": ("c-rltf",)}, "Unknown arm 'c-rltf'. Known: c-rlft"),
         ({"weight": 1.5}, "--weight is 1.5"),
         ({"expert_share": 0.0}, "--expert-share is 0"),
         ({"quality": -0.1}, "--quality is -0.1"),
         ({"jobs": 0}, "--jobs is 0"),
+        ({"lr": 0.0}, "--lr is 0.0. Give a number between 0 and 1"),
+        ({"lr": -1.0}, "--lr is -1.0"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"lr": 1.0}, "--lr is 1.0"),
         ({"base": Path("model")}, "--base is for a setting that starts from a model"),
     ],
 )
@@ -256,6 +267,20 @@ def test_a_wrong_option_is_told(given: dict[str, object], message: str) -> None:
     with pytest.raises(OchatError) as error:
         Options(**given)  # type: ignore[arg-type]  # of many types
     assert message in str(error.value)
+
+
+def test_a_wrong_rate_leaves_the_folder_to_the_right_one(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    with pytest.raises(SystemExit, match="--lr is 0.0"):
+        cli.main(["experiment", "ablation", "--folder", str(folder), "--lr", "0"])
+    assert not folder.exists()
+
+
+def test_help_names_every_arm(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["experiment", "ablation", "--help"])
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())  # its box and line breaks apart
+    assert f"arms by name: {', '.join(BY_NAME)};" in told
 
 
 def test_another_base_is_trained_at_another_share_and_quality(tmp_path: Path) -> None:

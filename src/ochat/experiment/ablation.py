@@ -44,7 +44,8 @@ class Options:
     seeds: str = ""
     """so many of the setting's seeds, as 3; or these, as 11,12,13; all when left out"""
     arms: tuple[str, ...] = ()
-    """arms by name; those of the setting when left out"""
+    """arms by name: c-rlft, no-weight, no-condition, neither, expert-only, suboptimal-only, two-stage, filtered, shuffled, base; those of
+    the setting when left out"""
     sweep: tuple[Literal["expert-share", "weight", "quality"], ...] = ()
     """also go through values of these, with the first three seeds"""
     base: Path | None = None
@@ -74,6 +75,10 @@ class Options:
         unknown = [name for name in self.arms if name not in BY_NAME]
         if unknown:
             raise OchatError(f"Unknown arm {unknown[0]!r}. Known: {', '.join(BY_NAME)}.")
+        if (
+            self.lr is not None and not 0 < self.lr < 1
+        ):  # training's own check, but before the folder is made and holds the rate
+            raise OchatError(f"--lr is {self.lr}. Give a number between 0 and 1, such as 5e-4 or 1e-5.")
         if self.jobs is not None and self.jobs < 1:
             raise OchatError(f"--jobs is {self.jobs}. Give 1 or more.")
         if self.base is not None and SETTINGS[self.setting].shape is not None:
@@ -84,14 +89,19 @@ class Options:
 
 
 def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
-    """The first so many of the known seeds for a number, or the numbers of a list with commas; all for nothing."""
+    """The first so many of the known seeds for a number, or the numbers of a list with commas; all for nothing. Raises OchatError for
+    a list without a number, and for seeds below 0."""
     try:
         given = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise OchatError(f"--seeds is {text!r}. Give how many, as 3, or which, as 11,12,13.") from None
     if not text.strip():
         return known
+    if not given:
+        raise OchatError(f"--seeds is {text!r}, a list without a number. Give which, as 11,12,13, or leave it out for all.")
     if "," in text:
+        if min(given) < 0:
+            raise OchatError(f"--seeds is {text!r}, and a seed is 0 or more. Give which, as 11,12,13.")
         return tuple(dict.fromkeys(given))
     if not 1 <= given[0] <= len(known):
         raise OchatError(f"--seeds is {text}, and the setting has {len(known)}. Name other seeds with commas, as 11,12,13.")
