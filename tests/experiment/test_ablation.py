@@ -20,6 +20,7 @@ from ochat.experiment.ablation_run import Job, draw, make_base
 from ochat.experiment.addition import Addition, Pair
 from ochat.experiment.arms import BY_NAME
 from ochat.experiment.settings import SETTINGS, SWEEPS, TINY, Point, Setting, sweep_points
+from ochat.model import base as embedded
 from ochat.model.tiny import TinyShape
 
 MICRO = replace(
@@ -281,6 +282,20 @@ def test_help_names_every_arm(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["experiment", "ablation", "--help"])
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())  # its box and line breaks apart
     assert f"arms by name: {', '.join(BY_NAME)};" in told
+
+
+def test_with_json_the_base_models_notice_is_not_in_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache holds a tiny model in the embedded one's place."""
+    kind = replace(MICRO, model_type=embedded.MODEL_TYPE)
+    make_base(kind, 3, tmp_path / "smollm2-135m-instruct")
+    monkeypatch.setenv("OCHAT_CACHE", str(tmp_path))
+    options = Options(folder=tmp_path / "runs", setting="smollm2", seeds="7,", arms=("base",), json=True)
+    run(options, replace(kind, shape=None, name="smollm2"))
+    printed = capsys.readouterr()
+    assert list(json.loads(printed.out)["arms"]) == ["base"]
+    assert f"Base model, type {embedded.MODEL_TYPE}: {tmp_path / 'runs' / 'base'}" in printed.err
 
 
 def test_another_base_is_trained_at_another_share_and_quality(tmp_path: Path) -> None:

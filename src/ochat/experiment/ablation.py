@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -234,7 +234,8 @@ def train(options: Options, setting: Setting, jobs: Sequence[Job], seeds: Sequen
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["TQDM_DISABLE"] = "1"  # of the runs' own bars, in their logs; ours is told otherwise below
     if setting.shape is None and options.base is None and not (options.folder / "base").is_dir():
-        embedded.main(embedded.Options(options.folder / "base"))
+        with redirect_stdout(out):  # it tells what it does on stdout, which under --json is ours alone
+            embedded.main(embedded.Options(options.folder / "base"))
     print(f"{len(jobs)} runs, {n_at_once} at once; the log of each is {options.folder}/…/{ablation_run.LOG_FILE}", file=out)
     with pool(n_at_once) as executor:
         if setting.shape is not None:
