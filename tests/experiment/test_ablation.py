@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,28 @@ def test_validation_questions_choose_the_length_and_of_equals_the_shortest(
     model, share, steps = ablation_run._stage(job, 0, job.arm.stages[0], draw(MICRO, POINT, 7), job.base)
     assert (share, steps) == (chosen, round(100 * chosen))
     assert list(job.folder.rglob("model.safetensors")) == [model / "model.safetensors"]
+
+
+def test_runs_of_several_versions_are_told(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that is gone on with after an update holds runs of both."""
+    own = f"ochat {version('ochat-crlft')}, torch {version('torch')}"
+    path = arm(done, "c-rlft") / "done.json"
+    text = path.read_text(encoding="utf-8")
+    noted = json.loads(text)
+    assert noted["versions"] == own
+    run(Options(folder=done, seeds="7,8"), MICRO)
+    assert "several versions" not in capsys.readouterr().out
+    without = {key: value for key, value in noted.items() if key != "versions"}  # as an earlier ochat wrote it
+    for older, name in ((noted | {"versions": "ochat 0.0.9, torch 2.0"}, "ochat 0.0.9, torch 2.0"), (without, "not noted")):
+        try:
+            path.write_text(json.dumps(older), encoding="utf-8")
+            run(Options(folder=done, seeds="7,8"), MICRO)
+        finally:
+            path.write_text(text, encoding="utf-8")
+        told = f"The runs are of several versions ({'; '.join(sorted((own, name)))}): what differs may be their doing."
+        assert told in capsys.readouterr().out
+        assert f"<p>{told}</p>" in (done / "report.html").read_text(encoding="utf-8")
+        assert sorted((own, name)) == json.loads((done / "results.json").read_text(encoding="utf-8"))["versions"]
 
 
 def test_shuffled_conditions_reach_the_rows(tmp_path: Path) -> None:
@@ -272,7 +295,7 @@ def test_a_wrong_option_is_told(given: dict[str, object], message: str) -> None:
 
 def test_a_wrong_rate_leaves_the_folder_to_the_right_one(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
-    with pytest.raises(SystemExit, match="--lr is 0.0"):
+    with pytest.raises(SystemExit, match=r"--lr is 0\.0"):
         cli.main(["experiment", "ablation", "--folder", str(folder), "--lr", "0"])
     assert not folder.exists()
 

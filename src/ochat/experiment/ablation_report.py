@@ -13,6 +13,7 @@ import numpy as np
 
 from ochat.evaluation.statistics import Estimate, mean_of_runs
 from ochat.experiment.ablation_results import (
+    NOT_NOTED,
     ArmRun,
     Results,
     SweepValue,
@@ -289,7 +290,12 @@ def _sweep(name: str, values: Sequence[SweepValue], figures: dict[str, str]) -> 
 
 
 def _settings(results: Results, command: str) -> str:
-    made = {"command": command, "ochat": version("ochat-crlft"), "machine": "; ".join(results.machines) or "not noted"}
+    made = {
+        "command": command,
+        "ochat": version("ochat-crlft"),  # that wrote the page
+        "the runs' versions": "; ".join(results.versions),
+        "machine": "; ".join(results.machines) or NOT_NOTED,
+    }
     given = {**made, **asdict(results.setting), **asdict(results.point), "seeds": results.seeds}
     rows = "".join(f"<tr><th>{escaped(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in given.items())
     return f"<details open><summary>Command, machine and settings</summary><table>{rows}</table></details>"

@@ -1,7 +1,7 @@
 """What the ablation's runs came to: means and intervals over seeds, differences, and what they say in words."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ochat.experiment.ablation_run import (
 from ochat.experiment.arms import ARMS, BASE, BY_NAME, C_RLFT, EXPERT_CLASS, SHUFFLED, SUBOPTIMAL_CLASS
 from ochat.experiment.settings import SWEEPS, Point, Setting, sweep_points
 
+NOT_NOTED = "not noted"
 SWEPT_ARMS = {arm for _, arms in SWEEPS.values() for arm in arms}
 
 
@@ -35,6 +36,7 @@ class ArmRun:
     seconds: float
     machine: str  # empty where it wasn't noted
     losses: Mapping[str, Mapping[str, float]]  # nats a token of each source's answers, by condition
+    versions: str = NOT_NOTED  # of ochat and torch
 
 
 def read_arm(job: Job) -> ArmRun:
@@ -59,6 +61,7 @@ def read_arm(job: Job) -> ArmRun:
         done["seconds"],
         done.get("machine", ""),
         losses,
+        done.get("versions", NOT_NOTED),
     )
 
 
@@ -94,8 +97,16 @@ class Results:
     @property
     def machines(self) -> list[str]:
         """What the runs were computed on, as far as it was noted."""
+        return sorted({run.machine for run in self._runs()} - {""})
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions that the runs were made with, those that weren't noted as one."""
+        return sorted({run.versions for run in self._runs()})
+
+    def _runs(self) -> Iterator[ArmRun]:
         at = [value.arms for values in self.sweeps.values() for value in values]
-        return sorted({run.machine for arms in (self.arms, *at) for runs in arms.values() for run in runs} - {""})
+        return (run for arms in (self.arms, *at) for runs in arms.values() for run in runs)
 
     def as_json(self) -> dict[str, Any]:
         """The runs' figures, and what they come to."""
@@ -105,6 +116,7 @@ class Results:
             "point": asdict(self.point),
             "seeds": self.seeds,
             "machines": self.machines,
+            "versions": self.versions,
             "arms": {
                 name: {
                     "title": BY_NAME[name].title,
@@ -199,7 +211,14 @@ def _told_losses(runs: Sequence[ArmRun]) -> str:
 
 
 def verdict(results: Results) -> list[str]:
-    """What the arms say of C-RLFT, what beats it first."""
+    """What the arms say of C-RLFT, what beats it first; before that, whether the runs are of several versions."""
+    told = _told_arms(results)
+    if len(results.versions) > 1:
+        told.insert(0, f"The runs are of several versions ({'; '.join(results.versions)}): what differs may be their doing.")
+    return told
+
+
+def _told_arms(results: Results) -> list[str]:
     if C_RLFT.name not in results.arms:
         return []
     if len(results.seeds) < 2:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,7 @@ def _run(job: Job) -> None:
             "steps": n_steps,
             "seconds": round(time.monotonic() - started, 1),  # of this process: those of an interrupted one aren't counted
             "machine": machine(),
+            "versions": f"ochat {version('ochat-crlft')}, torch {version('torch')}",
         },
     )
 
