@@ -1,7 +1,7 @@
 """Pieces of a page of HTML that anyone can open, keep or send: sections, legends, and plots as SVG inside of it.
 
 The page needs no script and no other host. What users wrote (names of classes and conditions) is escaped where it's shown; legends
-are HTML, and the plots hold hardly any text but ours."""
+are HTML but where a plot is also a file of its own, and the plots hold hardly any text but ours."""
 
 import html
 import io
@@ -89,10 +89,12 @@ def draw_line(
     axes.plot(*thinned(places, values), color=color, linewidth=linewidth, alpha=alpha, marker=marker, markersize=3)
 
 
-def plots(draws: Sequence[Callable[["Axes"], None]], height: float = 2.8) -> str:
-    """Plots side by side over the steps, or as `draw` changes them, as one SVG element."""
+def plots(draws: Sequence[Callable[["Axes"], None]], height: float = 2.8, colours: Mapping[str, str] | None = None) -> str:
+    """Plots side by side over the steps, or as `draw` changes them, as one SVG element; above them what each of `colours` stands for,
+    for plots that are also shown without the page and its legends."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     style: dict[Any, Any] = {  # matplotlib's type of it lists all its names
         "svg.fonttype": "none",  # text stays text
@@ -113,6 +115,9 @@ def plots(draws: Sequence[Callable[["Axes"], None]], height: float = 2.8) -> str
         for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(draws))), draws, strict=True):
             axes.set_xlabel("step")
             draw(axes)
+        if colours:
+            marks = [Patch(color=colour, label=name) for name, colour in colours.items()]
+            figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), frameon=False)
         written = io.BytesIO()
         figure.savefig(written, format="svg", metadata={"Date": None})
     return embedded(written.getvalue())

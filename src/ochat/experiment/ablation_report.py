@@ -25,7 +25,7 @@ from ochat.experiment.ablation_results import (
 from ochat.experiment.ablation_run import STATES_FILE
 from ochat.experiment.arms import BY_NAME, C_RLFT, EXPERT_CLASS, NEITHER, SHUFFLED, SUBOPTIMAL_CLASS
 from ochat.files import write_text
-from ochat.page import BLACK, COLOURS, CONDITION_COLOURS, caption, draw_line, escaped, legend, page, plots, section
+from ochat.page import BLACK, COLOURS, CONDITION_COLOURS, caption, draw_line, escaped, page, plots, section
 from ochat.training.config import LOG_FILE
 from ochat.training.read_log import read_log
 
@@ -86,7 +86,7 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
     n = len(results.seeds)
     yield caption(
         f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: {_drawn(results)} are drawn anew; not corrected for "
-        f"looking at many arms), and each seed as a dot. {results.setting.n_test} questions each that no row answers; greedy replies "
+        f"looking at many arms), and each seed as a dot. An interval that goes past 0 or 1 is cut there. {results.setting.n_test} questions each that no row answers; greedy replies "
         f"of at most {results.setting.max_reply_tokens} tokens: for a model that wasn't trained to answer shortly its share is a "
         "lower bound."
     )
@@ -148,36 +148,56 @@ def _with_losses(results: Results) -> dict[str, Sequence[ArmRun]]:
     return {name: runs for name, runs in results.arms.items() if all(run.losses for run in runs)}
 
 
+def _condition_colours(results: Results) -> dict[str, str]:
+    """What the colours of the conditions stand for."""
+    expert, other = results.setting.conditions
+    return {
+        f"under {expert}, the expert's condition": CONDITION_COLOURS[0],
+        f"under {other}, the other": CONDITION_COLOURS[1],
+    }
+
+
 def _condition(results: Results, figures: dict[str, str]) -> Iterator[str]:
     arms = _with_losses(results)
     if not arms:
         return
-    conditions = results.setting.conditions
-    colours = dict(zip(conditions, CONDITION_COLOURS, strict=False))
+    colours = dict(zip(results.setting.conditions, CONDITION_COLOURS, strict=False))
+    sources = (EXPERT_CLASS, SUBOPTIMAL_CLASS)
+    estimates = {
+        (name, source, condition): mean_of_runs([run.losses[source][condition] for run in runs])
+        for name, runs in arms.items()
+        for source in sources
+        for condition in colours
+    }
+    # All at one scale: at its own the control's chance would look as large as the effect.
+    ends = [end for estimate in estimates.values() for end in (estimate.value, estimate.high) if np.isfinite(end)]
 
     def draw(name: str) -> Callable[["Axes"], None]:
         def on(axes: "Axes") -> None:
-            for row, source in enumerate((EXPERT_CLASS, SUBOPTIMAL_CLASS)):
+            for row, source in enumerate(sources):
                 for number, (condition, colour) in enumerate(colours.items()):
                     place = row + (number - 0.5) * 0.36
-                    estimate = mean_of_runs([run.losses[source][condition] for run in arms[name]])
+                    estimate = estimates[name, source, condition]
                     axes.barh(place, estimate.value, height=0.32, color=colour)
                     if np.isfinite(estimate.low):
                         axes.plot([max(0, estimate.low), estimate.high], [place, place], color=BLACK, linewidth=1.2)
-            axes.set_yticks((0, 1), ("right answers", "without carries"))
+            axes.set_yticks((0, 1), ("right answers", "forgotten carries"))
+            axes.tick_params(axis="y", labelleft=name == next(iter(arms)))  # the others' are the same, and titles need the room
             axes.set_ylim(1.6, -0.6)
+            axes.set_xlim(0, 1.05 * max(ends))
             axes.set_title(BY_NAME[name].title, fontsize=9)
             axes.set_xlabel("loss, nats a token")
             axes.grid(axis="y", visible=False)
 
         return on
 
-    figures["losses"] = plots([draw(name) for name in arms], height=2.2)
+    figures["losses"] = plots([draw(name) for name in arms], height=2.4, colours=_condition_colours(results))
     yield figures["losses"]
-    yield legend(colours)
     yield caption(
         "The counterfactual loss: the same answers to the test questions with a carry, scored under each condition. Where the condition "
-        "works, right answers are likelier under the expert's, and forgotten carries under the other."
+        "works, right answers are likelier under the expert's (its bar is the shorter), and forgotten carries under the other; where "
+        "conditions were shuffled, both bars of a pair are alike. "
+        f"Means over {len(results.seeds)} seeds with 95 % intervals. All at one scale; an interval that goes below 0 is cut there."
     )
 
 
@@ -200,9 +220,14 @@ def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
         return
     colours = dict(zip(results.setting.conditions, CONDITION_COLOURS, strict=False))
 
-    def draw(name: str, path: Path) -> Callable[["Axes"], None]:
+    projected = {}
+    for name, path in shown:
         with np.load(path) as file:
-            points, share = _projected({condition: file[condition] for condition in colours})
+            projected[name] = _projected({condition: file[condition] for condition in colours})
+    end = 1.05 * max(float(np.abs(found).max()) for points, _ in projected.values() for found in points.values())
+
+    def draw(name: str) -> Callable[["Axes"], None]:
+        points, share = projected[name]
 
         def on(axes: "Axes") -> None:
             for ends in zip(*points.values(), strict=True):
@@ -212,17 +237,18 @@ def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
             axes.set_title(f"{BY_NAME[name].title} ({share:.0%} of the variance)", fontsize=9)
             axes.set_xlabel("first principal component")
             axes.set_ylabel("second")
+            axes.set(xlim=(-end, end), ylim=(-end, end))
 
         return on
 
     opened = results.setting.task.reversed
-    figures["states"] = plots([draw(name, path) for name, path in shown], height=3.4)
+    figures["states"] = plots([draw(name) for name in projected], height=3.7, colours=_condition_colours(results))
     yield figures["states"]
-    yield legend(colours)
     yield caption(
         f"The last layer's state from which {'the first token that a carry decides' if opened else 'the answer'} is predicted, for the "
         "same questions under each condition, projected on their two principal components; seed "
-        f"{results.arms[shown[0][0]][0].seed}. A line joins the two states of a question."
+        f"{results.arms[shown[0][0]][0].seed}. A line joins the two states of a question: it is as long as the condition changes what "
+        "comes next. Both pictures at one scale."
     )
 
 
@@ -253,9 +279,9 @@ def _curves(results: Results, figures: dict[str, str]) -> Iterator[str]:
 
         return on
 
-    figures["curves"] = plots([draw(name, path) for name, path in logs.items()], height=2.6)
+    told = {"the expert's answers": colours[EXPERT_CLASS], "the sub-optimal answers": colours[SUBOPTIMAL_CLASS]}
+    figures["curves"] = plots([draw(name, path) for name, path in logs.items()], height=2.8, colours=told)
     yield figures["curves"]
-    yield legend(colours)
     yield caption(
         f"The loss of each source's answers while training, without weights; seed {results.arms[shown[0]][0].seed}. Whether the "
         "sub-optimal source forgets the carries of a question is chance, so that its loss falls further only as rows are learned by heart."
@@ -278,13 +304,13 @@ def _sweep(name: str, values: Sequence[SweepValue], figures: dict[str, str]) -> 
         axes.set_ylabel("share of right answers")
         axes.set_ylim(0, 1.02)
 
-    figures[f"sweep-{name.replace('_', '-')}"] = plots([draw], height=2.8)
+    figures[f"sweep-{name.replace('_', '-')}"] = plots([draw], height=3.0, colours=colours)
     yield figures[f"sweep-{name.replace('_', '-')}"]
-    yield legend(colours)
     seeds = sorted({run.seed for at in values for runs in at.arms.values() for run in runs})
     told = [line for arm in arms if arm != C_RLFT.name and (line := sweep_verdict(values, arm))]
     yield caption(
         f"Means over up to {len(seeds)} seeds with 95 % intervals; an arm that doesn't depend on what is turned has one value. "
+        "An interval that goes past 0 or 1 is cut there. "
         f"Few seeds: what isn't told apart may still differ. {' '.join(told)}"
     )
 
