@@ -247,8 +247,8 @@ def _states(results: Results, figures: dict[str, str]) -> Iterator[str]:
     yield caption(
         f"The last layer's state from which {'the first token that a carry decides' if opened else 'the answer'} is predicted, for the "
         "same questions under each condition, projected on their two principal components; seed "
-        f"{results.arms[shown[0][0]][0].seed}. A line joins the two states of a question: it is as long as the condition changes what "
-        "comes next. Both pictures at one scale."
+        f"{results.arms[shown[0][0]][0].seed}. A line joins the two states of a question: the longer, the more the condition changes in "
+        "it. Both pictures at one scale."
     )
 
 
