@@ -80,6 +80,29 @@ def test_a_refused_question_ends_the_run_with_the_servers_words(options: dict[st
         main(Options(**options))
 
 
+def test_what_the_server_says_is_shown_without_its_json(options: dict[str, object], server: Server) -> None:
+    said = {"message": "Unknown condition 'GPT33'.\n\x1b[2JKnown: GPT3.", "type": "BadRequestError", "code": 400}
+    server.refused = ("GPT33", json.dumps({"error": said}).encode())
+    with pytest.raises(OchatError) as caught:
+        main(Options(**options, condition="GPT33"))
+    assert str(caught.value) == (
+        f"{server.url}/chat/completions didn't answer a question: 400 Unknown condition 'GPT33'. �[2JKnown: GPT3. "
+        "Check the options."
+    )
+
+
+def test_a_refused_run_leaves_its_folder_to_the_corrected_one(
+    options: dict[str, object], server: Server, tmp_path: Path
+) -> None:
+    server.refused = ("GPT33", b"{}")
+    with pytest.raises(OchatError, match="400"):
+        main(Options(**options, condition="GPT33"))
+    main(Options(**options, condition="GPT3"))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["condition"] == "GPT3"
+    with pytest.raises(OchatError, match="another model or condition"):  # now there are replies
+        main(Options(**options, condition="GPT33"))
+
+
 def test_no_server_is_one_line_with_a_remedy(options: dict[str, object]) -> None:
     with pytest.raises(OchatError, match="Start one: ochat serve"):
         main(Options(**options | {"base_url": "http://127.0.0.1:9/v1"}))
@@ -119,6 +142,14 @@ def test_a_folder_of_something_else_is_left_alone(options: dict[str, object], tm
     with pytest.raises(OchatError, match="Choose another --output"):
         main(Options(**options))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_the_config_of_something_else_is_left_alone(options: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(OchatError, match="Choose another --output"):
+        main(Options(**options))
+    assert (tmp_path / "out" / "config.json").read_text() == '{"model_type": "llama"}'
 
 
 def test_a_model_without_a_root_is_known_by_its_name(options: dict[str, object], server: Server, tmp_path: Path) -> None:

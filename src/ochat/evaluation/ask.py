@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import aiohttp
 from tqdm import tqdm
 
+from ochat.client.connection import Answer
+from ochat.client.reply import printable
 from ochat.errors import OchatError
 from ochat.evaluation.journal import TOO_LONG, Journal, Reply, request_body, request_key
 
@@ -219,7 +221,8 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> bytes:
                     raise _NoReply(TOO_LONG)
                 if response.status == 400 and b"content_filter" in answer:
                     raise _NoReply("content_filter")  # as OpenAI calls it where a reply was begun
-                problem = f"{response.status} {_start(answer)}"
+                said = printable(Answer(response.status, {}, answer).error_message())
+                problem = f"{response.status} {said.removesuffix('.')}"
                 if response.status not in RETRIED and response.status < 500:
                     raise RefusedError(f"{url} didn't answer a question: {problem}. Check the options.")
                 if response.status in (429, 503):

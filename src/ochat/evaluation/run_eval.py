@@ -297,24 +297,32 @@ def keep_to_model(output: Path, model: dict[str, str]) -> None:
 
     A request names the model type alone, which checkpoints share; the address is the server's, and changes."""
     path = output / CONFIG_FILE
-    if any(not entry.name.startswith(".") and entry.name != SERVER_LOG for entry in output.iterdir()):
+    held = {entry.name for entry in output.iterdir() if not entry.name.startswith(".")} - {SERVER_LOG}
+    if held:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = None
-        if before != model:
-            raise OchatError(
-                f"{output} holds replies of another model or condition ({_named(before)}). Choose another --output."
-            )
-    else:
-        write_json(path, model)
+        if before == model:
+            return
+        of_refused_run = _named(before) and held <= {CONFIG_FILE, JOURNAL_FILE} and not _has_replies(output)
+        if not of_refused_run:
+            which = _named(before) or f"{CONFIG_FILE} doesn't tell which"
+            raise OchatError(f"{output} holds replies of another model or condition ({which}). Choose another --output.")
+    write_json(path, model)
+
+
+def _has_replies(output: Path) -> bool:
+    journal = output / JOURNAL_FILE
+    return journal.exists() and journal.stat().st_size > 0
 
 
 def _named(model: object) -> str:
+    """The model and condition of a folder's note in words; "" where it's none."""
     match model:
         case {"id": str(id), "root": str(root), "condition": str(condition)}:
             return f"{id}{root and f' from {root}'}, condition {condition or 'left out'}"
-    return f"{CONFIG_FILE} doesn't tell which"
+    return ""
 
 
 def _take_over(path: Path, tasks: Sequence[Task], asked: Sequence["Asked"], model: str, journal: Journal) -> None:
