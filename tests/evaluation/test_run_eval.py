@@ -114,6 +114,17 @@ def test_a_bad_question_is_named(options: dict[str, object], tmp_path: Path) -> 
         main(Options(**options))
 
 
+def test_a_misspelt_folder_is_named_where_no_server_answers(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ochat.evaluation.run_eval.BASE_URL", "http://127.0.0.1:9/v1")
+    with pytest.raises(OchatError, match=r"--model nope is no folder.*127.0.0.1:9/v1 .*Check --model"):
+        main(Options(**options | {"base_url": "", "model": "nope"}))
+    with pytest.raises(OchatError, match="No OpenAI-compatible server") as caught:
+        main(Options(**options | {"base_url": "http://127.0.0.1:9/v1", "model": "nope"}))
+    assert "no folder" not in str(caught.value)
+
+
 @pytest.mark.parametrize("other", [{"id": "toy", "root": "/models/second"}, {"id": "other", "root": "/models/first"}])
 def test_replies_of_another_model_are_not_taken_for_this_ones(
     other: dict[str, str], options: dict[str, object], server: Server, tmp_path: Path

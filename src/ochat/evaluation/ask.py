@@ -65,12 +65,13 @@ class Asked:
 async def served_model(endpoint: Endpoint) -> dict[str, str]:
     """The model of that name, or the server's first for "": its `id`, and its `root`, where the server found it.
 
-    `root` is "" where the server doesn't tell it; vLLM does. Raises OchatError where no server answers."""
+    `root` is "" where the server doesn't tell it; vLLM does. Raises NoServerError where no server answers, OchatError where it
+    doesn't list models."""
     base_url, name = endpoint.base_url, endpoint.model
     try:
         status, body = await _get(endpoint, "/models")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise OchatError(
+        raise NoServerError(
             f"No OpenAI-compatible server answers at {base_url} ({error}). Start one: ochat serve --model DIR; its address is "
             "such as http://localhost:18888/v1."
         ) from error
@@ -195,6 +196,10 @@ async def _reply(session: aiohttp.ClientSession, url: str, body: bytes) -> Reply
         raise OchatError(
             f"{url} didn't answer a question: 200, but not as OpenAI's API does: {_start(answer)}. Check the options."
         ) from None
+
+
+class NoServerError(OchatError):
+    """No server answers."""
 
 
 class RefusedError(OchatError):

@@ -177,9 +177,16 @@ def _endpoint(options: Options) -> Iterator["Endpoint"]:
 
 
 async def _runs(options: Options, tasks: list[Task], endpoint: "Endpoint") -> list[Run]:
-    from ochat.evaluation.ask import Endpoint, RefusedError, check_echo, known_conditions, served_model
+    from ochat.evaluation.ask import Endpoint, NoServerError, RefusedError, check_echo, known_conditions, served_model
 
-    model = await served_model(endpoint)
+    try:
+        model = await served_model(endpoint)
+    except NoServerError as error:
+        if not options.model or options.base_url or options.serves:
+            raise
+        raise OchatError(
+            f"--model {options.model} is no folder, so it was taken for the name of a served model. {error} Check --model too."
+        ) from error
     endpoint = Endpoint(endpoint.base_url, endpoint.headers, model["id"])
     if not options.conditions:
         known = [] if options.questions and not options.condition else await known_conditions(endpoint)
