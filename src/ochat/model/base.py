@@ -64,7 +64,8 @@ def main(options: Options) -> None:
         make_folder(cached.parent)
         convert(cached)
     with new_folder(options.output) as part:
-        shutil.copytree(cached, part, dirs_exist_ok=True)
+        for file in cached.iterdir():
+            shutil.copy2(file, part)  # not copytree, whose error is a list that tells nobody of a full disk
         for name, text in checkpoint_texts(cached, model_type(MODEL_TYPE)).items():  # the cache may be of an older version
             write_text(part / name, text)
     print(f"Base model, type {MODEL_TYPE}: {options.output}")
