@@ -175,6 +175,12 @@ def test_data_smaller_than_a_step_is_one_step_spread_over_its_packs() -> None:
     assert sorted(sorted(numbers.tolist()) for numbers in steps.packs(0)) == [[0], [1, 3, 4, 5], [2]]
 
 
+def test_a_step_of_more_packs_than_there_are_rows_takes_no_more_memory() -> None:
+    sizes = {"epochs": 1, "pack_tokens": 1, "seed": 0}
+    few, many = (plan(np.array([2, 1, 3]), batch_tokens=n, **sizes) for n in (3, 2**31 - 1))
+    assert (few.rows.tolist(), few.pack_starts.tolist()) == (many.rows.tolist(), many.pack_starts.tolist())
+
+
 def test_no_rows_or_no_epochs_make_no_steps() -> None:
     for lengths, epochs in (([], 1), ([5, 6], 0)):
         steps = plan(np.array(lengths, np.int64), epochs=epochs, batch_tokens=10, pack_tokens=10, seed=0)

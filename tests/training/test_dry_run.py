@@ -73,6 +73,11 @@ def test_a_step_of_fewer_packs_than_processes_is_refused(tmp_path: Path, base: P
         main(Options(str(base), dataset, tmp_path / "run", dry_run=True, ranks=8, **SIZES))
 
 
+def test_more_processes_than_a_step_has_tokens_are_refused(tmp_path: Path, base: Path, dataset: Path) -> None:
+    with pytest.raises(OchatError, match=r"A step has 512 tokens for 513 processes. Give --batch-tokens 513 or more"):
+        main(Options(str(base), dataset, tmp_path / "run", dry_run=True, ranks=513, **SIZES))
+
+
 def test_the_costs_of_a_step_are_those_of_its_shape(base: Path) -> None:
     import torch
 

@@ -315,6 +315,7 @@ def test_rows_over_a_pack_are_told_and_trained_on(
         ({"lr": 3.0}, "--lr is 3.0"),
         ({"save_minutes": float("nan")}, "--save-minutes is nan"),
         ({"eval_steps": 0}, "--eval-steps is 0"),
+        ({"batch_tokens": 10**30}, "--batch-tokens is 1000000000000000000000000000000. Give 2,147,483,647 or less"),
     ],
 )
 def test_options_that_cannot_work_are_refused_before_anything_is_read(given: dict[str, object], said: str) -> None:
@@ -350,6 +351,17 @@ def test_warmup_floor_decay_and_clipping_do_what_they_say(tmp_path: Path, base: 
     start = load_file(base / "model.safetensors")
     moved = {name: sum(float((v - start[k]).abs().sum()) for k, v in weights(tmp_path / name).items()) for name in finals}
     assert moved["clipped"] < moved["default"]
+
+
+def test_more_epochs_than_can_be_planned_are_refused_before_the_plan_is_made(
+    tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ochat.training.train.MAX_PLANNED_ROWS", 3000)  # three epochs, as each costs what 1,000 rows do
+    assert len(Dataset(dataset)) < 1000
+    main(Options(str(base), dataset, tmp_path / "run", epochs=3, lr=1e-3))
+    with pytest.raises(OchatError, match=r"--epochs is 4, .* Give --epochs 3 or less"):
+        main(Options(str(base), dataset, tmp_path / "other", epochs=4, lr=1e-3))
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_that_cannot_fit_says_so_before_its_first_step(

@@ -68,11 +68,12 @@ def plan(lengths: Ints, *, epochs: int, batch_tokens: int, pack_tokens: int, see
     clipped = np.minimum(lengths, pack_tokens, dtype=np.int64)
     assert (clipped > 0).all()
     reservoir = min(RESERVOIR_ROWS, 64 + len(lengths) // 32)
+    packs_a_step = min(batch_tokens // pack_tokens, len(lengths))  # those beyond would stay empty, and take memory
     rows, epoch_ends = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     pack_starts, step_starts = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
     for epoch in range(epochs if len(lengths) else 0):
         order = shuffled(len(lengths), seed, epoch)
-        places, pack_ends, step_ends = _pack_epoch(clipped[order], batch_tokens // pack_tokens, pack_tokens, reservoir)
+        places, pack_ends, step_ends = _pack_epoch(clipped[order], packs_a_step, pack_tokens, reservoir)
         rows.append(order[places])
         pack_starts.append(pack_starts[-1][-1] + pack_ends)
         step_starts.append(step_starts[-1][-1] + step_ends)

@@ -7,6 +7,7 @@ from typing import Literal
 from ochat.errors import OchatError
 
 CONFIG_FILE, LOG_FILE, FINAL_FOLDER = "config.json", "log.jsonl", "final"
+MAX_COUNT = 2**31 - 1  # more than any run has of anything, and far from what 64 bits hold of products
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OchatError(f"--{name.replace('_', '-')} is {value}. Give 1 or more.")
+            if value is not None and value > MAX_COUNT:
+                raise OchatError(f"--{name.replace('_', '-')} is {value}. Give {MAX_COUNT:,} or less.")
         if self.lr is not None and not 0 < self.lr < 1:
             raise OchatError(f"--lr is {self.lr}. Give a number between 0 and 1, such as 5e-4 or 1e-5.")
         for name in ("save_minutes", "weight_decay", "max_grad_norm"):

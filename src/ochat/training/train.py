@@ -31,6 +31,8 @@ from ochat.training.trackers import check_tracker
 # place.
 _FREE = {"data", "output", "packs_per_forward", "loss_kernel", "gradient_checkpointing", "compile", "fsdp"}
 _FREE |= {"save_minutes", "eval_steps", "track", "dry_run", "plan", "ranks"}
+MAX_PLANNED_ROWS = 300_000_000  # of all epochs: planned in some minutes, and held in some gigabytes
+_ROWS_AN_EPOCH_COSTS = 1000  # at least, in time and memory, however few it has
 _ROWS_LOOKED_AT = 1000
 _LOOKED_AT = 2**20  # bytes
 
@@ -120,12 +122,23 @@ def check_end_of_turn(dataset: Dataset, end_of_turn: int) -> None:
 def check_ranks(options: Options, count: int) -> None:
     """Raise OchatError where a step has fewer packs than there are processes."""
     n_packs = options.batch_tokens // options.tokens_per_pack
+    if options.batch_tokens < count:
+        raise OchatError(
+            f"A step has {options.batch_tokens} tokens for {count} processes. Give --batch-tokens {count} or more."
+        )
     if n_packs < count:
         n_packs_that_do = next(n for n in range(count, options.batch_tokens + 1) if options.batch_tokens % n == 0)
         raise OchatError(
             f"A step has {n_packs} packs for {count} processes. Give --pack-tokens {options.batch_tokens // n_packs_that_do} or less, or a "
             "larger --batch-tokens."
         )
+
+
+def check_epochs(epochs: int, n_rows: int) -> None:
+    """Raise OchatError where the plan of all epochs would take minutes to make and gigabytes to hold."""
+    most = max(1, MAX_PLANNED_ROWS // max(n_rows, _ROWS_AN_EPOCH_COSTS))
+    if epochs > most:
+        raise OchatError(f"--epochs is {epochs:,}, more than can be planned of {n_rows:,} rows. Give --epochs {most} or less.")
 
 
 def check_template(folder: Path, kind: ModelType, dataset: Dataset, template: ConversationTemplate) -> None:
@@ -179,6 +192,7 @@ def main(options: Options) -> None:
             if is_first:
                 stack.enter_context(hold(options.output))
         dataset = Dataset(options.data)
+        check_epochs(options.epochs, len(dataset))
         steps = plan(
             dataset.lengths,
             epochs=options.epochs,
