@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -371,6 +372,44 @@ def test_a_run_that_cannot_fit_says_so_before_its_first_step(
     with pytest.raises(ModelError, match=r"doesn't fit into 0\.0 GB: .*gradients.*--gradient-checkpointing, --pack-tokens 256"):
         main(Options(str(base), dataset, tmp_path / "run", batch_tokens=512))
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def of_disk(monkeypatch: pytest.MonkeyPatch, n_bytes: int, run: Path) -> None:
+    """Let the run's disk hold so many bytes."""
+
+    def usage(_: object) -> SimpleNamespace:
+        used = sum(path.stat().st_size for path in run.rglob("*.safetensors"))
+        return SimpleNamespace(total=n_bytes, used=used, free=n_bytes - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+@pytest.mark.parametrize("more", [{}, {"dtype": "float32"}, {"lora_rank": 4}])
+def test_a_disk_that_cannot_hold_the_model_is_found_out_before_the_first_step(
+    tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
+) -> None:
+    main(Options(str(base), dataset, tmp_path / "first", lr=1e-3, **more))
+    (file,) = (tmp_path / "first" / "final").glob("*.safetensors")
+    size = sum(tensor.nbytes for tensor in load_file(file).values())
+    run = tmp_path / "run"
+    of_disk(monkeypatch, size - 1, run)
+    said = r"run: the trained weights take 0\.\d+ GB, and its disk has 0\.\d+ GB free\. Make room"
+    with pytest.raises(ModelError, match=said):
+        main(Options(str(base), dataset, run, lr=1e-3, **more))
+    assert not (run / "log.jsonl").exists()
+    of_disk(monkeypatch, size, run)
+    main(Options(str(base), dataset, run, lr=1e-3, **more))
+
+
+def test_what_a_killed_run_half_wrote_takes_no_room_from_the_next(
+    tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "run" / ".final.part"
+    part.mkdir(parents=True)
+    shutil.copyfile(base / "model.safetensors", part / "model.safetensors")
+    of_disk(monkeypatch, (base / "model.safetensors").stat().st_size, tmp_path / "run")
+    main(Options(str(base), dataset, tmp_path / "run", lr=1e-3, dtype="float32"))
+    assert (tmp_path / "run" / "final").is_dir()
 
 
 def test_data_for_another_model_type_is_refused(tmp_path: Path, base: Path, dataset: Path) -> None:

@@ -81,15 +81,12 @@ def predict(trainer: Trainer, heldout: Heldout) -> Prediction:
     n_tokens = int(trainer.step_tokens.sum())
     n_measurements = 1 + (len(flops) // options.eval_steps if options.eval_steps else int(trainer.plan.epoch_ends.sum()))
     in_heldout = n_measurements * len(heldout) * in_steps / n_tokens / 3  # a forward is a third of a step
-    trained = sum(master.numel() for master in trainer.optimizer.masters.values())
-    final = trained if options.lora_rank else sum(p.numel() for p in trainer.losses.parameters())
-    per_weight = 4 if options.lora_rank or options.dtype == "float32" else 2
     return Prediction(
         steps=len(flops),
         tokens_per_second=n_tokens / in_steps,
         seconds=in_steps + in_heldout,
         memory=memory_used(trainer.ranks.device),
-        disk=2 * 12 * trained + per_weight * final,  # two states of master and moments, and the result
+        disk=2 * 12 * trainer.n_trained + trainer.result_bytes,  # two states of master and moments, and the result
     )
 
 

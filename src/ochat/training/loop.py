@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,7 @@ def train(
     if ranks.is_first:
         remove_states(options.output, after=n_done)  # torn ones: the next save would keep one and drop this
     ranks.wait()
+    check_room(options.output, trainer.result_bytes, ranks)
     peak = peak_learning_rate(options, kind, dataset, plan, ranks)
     ranks.say(f"{len(plan):,} steps of at most {options.batch_tokens:,} tokens on {ranks.count} x {ranks.device.type}")
     if n_done:
@@ -111,6 +113,18 @@ def train(
     if ranks.is_first:
         remove_states(options.output)
     ranks.wait()
+
+
+def check_room(output: Path, n_bytes: int, ranks: Ranks) -> None:
+    """Raise ModelError where the run's disk can't hold the weights that it ends with, before the first step and not after the last.
+
+    Saved states stay until those are written, so a state that is there already makes no room for them."""
+    disk = shutil.disk_usage(output)
+    if not ranks.all_true(disk.free >= n_bytes or not disk.total):  # some network file systems tell nothing
+        raise ModelError(
+            f"{output}: the trained weights take {n_bytes / 1e9:.2f} GB, and its disk has {disk.free / 1e9:.2f} GB free. Make room, or choose "
+            "another --output; --dry-run tells what saved states take besides."
+        )
 
 
 def peak_learning_rate(options: Options, kind: ModelType, dataset: Dataset, plan: Plan, ranks: Ranks) -> float:

@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from ochat.training.config import FINAL_FOLDER
+
 
 def states(folder: Path) -> list[Path]:
     """The states of a run folder, the newest first."""
@@ -19,5 +21,5 @@ def n_done(state: Path) -> int:
 def remove_states(folder: Path, after: int = -1) -> None:
     """Drop the states after a step, all when it's left out, and what is half written."""
     newer = [path for path in states(folder) if n_done(path) > after]
-    for path in (*newer, *folder.glob(".state-*.part")):
+    for path in (*newer, *folder.glob(".state-*.part"), folder / f".{FINAL_FOLDER}.part"):
         shutil.rmtree(path, ignore_errors=True)

@@ -89,6 +89,18 @@ class Trainer:
         self.step_tokens = plan.sums(dataset.lengths)
         self.step_flops = self.shape.flops(self.step_tokens, plan.sums(dataset.learned_tokens), squares)
 
+    @property
+    def n_trained(self) -> int:
+        """How many weights are trained."""
+        return sum(master.numel() for master in self.optimizer.masters.values())
+
+    @property
+    def result_bytes(self) -> int:
+        """What the weights in RUN/final take on disk: the model's, or under LoRA the adapters'."""
+        if self.options.lora_rank:
+            return 4 * self.n_trained
+        return (4 if self.options.dtype == "float32" else 2) * sum(p.numel() for p in self.losses.parameters())
+
     @contextmanager
     def advising(self) -> Iterator[None]:
         """Say what to do where the memory gets full."""
