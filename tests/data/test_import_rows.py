@@ -157,6 +157,16 @@ def test_a_rejects_file_never_tells_of_an_older_import(tmp_path: Path) -> None:
     assert (tmp_path / "rows.jsonl.rejects.jsonl").read_text() == ""
 
 
+def test_an_import_that_leaves_out_nothing_removes_an_older_ones_rejects(tmp_path: Path) -> None:
+    imported(written(tmp_path / "in.jsonl", OURS, [1]), skip_invalid=True)
+    rejects = tmp_path / "rows.jsonl.rejects.jsonl"
+    with pytest.raises(DataError):
+        imported(written(tmp_path / "in.jsonl", OURS, [1]))
+    assert rejects.read_text().count("\n") == 1  # of the output that is still there
+    imported(written(tmp_path / "in.jsonl", OURS))
+    assert not rejects.exists()
+
+
 def test_nothing_is_written_where_every_row_is_rejected(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", [1], [2])
     with pytest.raises(DataError, match=r"in\.jsonl:1: found \[1\].*All 2 rows were rejected"):

@@ -141,6 +141,8 @@ def import_rows(plan: Plan) -> Counts:
         if plan.cap and counts.n_written > plan.cap:
             counts.n_capped = counts.n_written - plan.cap
             keep_sample(part, keys, plan.cap)
+    if not options.skip_invalid:
+        options.rejects.unlink(missing_ok=True)  # of an earlier output, which has just gone
     return counts
 
 
