@@ -52,7 +52,7 @@ def test_weights_and_shares_by_hand() -> None:
     good, poor = class_weights(table, {}, None).values()
     assert (good.class_weight, good.message_weight) == (1.0, 1.0)
     assert poor.class_weight == 0.1
-    assert poor.message_weight == pytest.approx(3 / 4)  # one reply of four isn't learned from
+    assert poor.message_weight == pytest.approx(1)  # the reply that isn't learned from counts for nothing
     assert (good.weight_sum, poor.weight_sum) == pytest.approx((5, 3))
     assert (good.loss_share, poor.loss_share) == pytest.approx((5 / 8, 3 / 8))
     assert good.per_answer_share == pytest.approx(1 / 1.3)  # means of weights: 1, and three times 0.1
@@ -66,9 +66,22 @@ def test_the_effective_rows_of_unlike_rows_are_few() -> None:
     assert found.effective_tokens == pytest.approx(10)
 
 
+@pytest.mark.parametrize("max_tokens", [None, 20])
+def test_what_is_to_learn_times_both_factors_is_the_sum_of_weights(max_tokens: int | None) -> None:
+    skipped = row("abc", ("1", 0.0), ("2", 0.0), ("3", 0.0), ("456", 0.5), name="skipped")
+    table = table_of(*TOY, row("abc", ("123456789", 0.1), ("1", 0.5), name="poor"), skipped, max_tokens=max_tokens)
+    weights = class_weights(table, {"good": 0.7}, None)
+    for of_class, learned in zip(weights.values(), table.sums(table.learned), strict=True):
+        assert learned * of_class.message_weight * of_class.class_weight == pytest.approx(of_class.weight_sum)
+    if max_tokens is None:
+        assert (weights["skipped"].class_weight, weights["skipped"].weight_sum) == (0.5, 2)
+        # 40 letters at 0.1 and 2 at 0.5, as parts of 0.1.
+        assert weights["poor"].message_weight == pytest.approx((40 * 1 + 2 * 5) / 42)
+
+
 def test_a_tables_class_weight_splits_the_factors_otherwise() -> None:
     poor = class_weights(table_of(*TOY), {"poor": 0.05}, None)["poor"]
-    assert (poor.class_weight, poor.message_weight) == pytest.approx((0.05, 1.5))
+    assert (poor.class_weight, poor.message_weight) == pytest.approx((0.05, 2))
     assert poor.weight_sum == pytest.approx(3)
 
 

@@ -52,7 +52,7 @@ class Options:
     questions: tuple[Path, ...] = ()
     """jsonl files of benchmark questions, or folders of them, to look for in the rows"""
     classes: Path | None = None
-    """YAML file of classes (examples/classes.yaml), for their weights; without it a class's weight is the commonest of its replies"""
+    """YAML file of classes (examples/classes.yaml), for their weights; without it a class's weight is the commonest of what is learned of it"""
     best: tuple[str, ...] = ()
     """the good classes, whatever they weigh; the heaviest when left out"""
     licences: dict[str, str] = field(default_factory=dict)

@@ -42,11 +42,11 @@ _KINDS = {
 
 
 class MessageWeights(NamedTuple):
-    """The weights of a class's replies, before training cuts any."""
+    """The weights of a class's messages that are learned."""
 
-    n: int
-    sum: float
-    by_weight: Counter[float]
+    tokens: int
+    sum: float  # over these tokens
+    by_weight: Counter[float]  # messages
 
 
 @dataclass(frozen=True)
@@ -130,20 +130,20 @@ class TableMaker:
         }
         for name, kind in _KINDS.items():
             self._parts[name].append(np.asarray(values[name]).astype(kind))
-        said = runs.are_replies | learns
-        of_messages = runs.weights * np.where(per_message, runs.lengths, 1)
-        self._add_weights(np.repeat(classes, n_runs)[said], of_messages[said])
+        of_messages = (runs.weights * np.where(per_message, runs.lengths, 1)).astype(np.float32)
+        self._add_weights(np.repeat(classes, n_runs)[learns], of_messages[learns], kept[learns])
 
-    def _add_weights(self, classes: Array, weights: Array) -> None:
+    def _add_weights(self, classes: Array, weights: Array, tokens: Array) -> None:
         for number in np.unique(classes).tolist():
-            found, counts = np.unique(weights[classes == number].astype(np.float32), return_counts=True)
-            n, total, by_weight = self._weights.get(number, MessageWeights(0, 0.0, Counter()))
+            mine = classes == number
+            found, counts = np.unique(weights[mine], return_counts=True)
+            n_tokens, total, by_weight = self._weights.get(number, MessageWeights(0, 0.0, Counter()))
             for weight, count in zip(found.tolist(), counts.tolist(), strict=True):
                 rounded = float(f"{weight:.6g}")  # 0.1, not float32's 0.10000000149
                 if rounded in by_weight or len(by_weight) < MAX_WEIGHTS:
                     by_weight[rounded] += count
-            n_more, sum_more = int(counts.sum()), float((found.astype(np.float64) * counts).sum())
-            self._weights[number] = MessageWeights(n + n_more, total + sum_more, by_weight)
+            n_tokens, total = n_tokens + int(tokens[mine].sum()), total + float(weights[mine].astype(np.float64) @ tokens[mine])
+            self._weights[number] = MessageWeights(n_tokens, total, by_weight)
 
     def table(self) -> RowTable:
         """The table of all rows that were added."""

@@ -24,7 +24,7 @@ LOG_FILE = "log.jsonl"  # of a training run
 class ClassWeights:
     """The weights of one class."""
 
-    message_weight: float  # mean over the replies: their own weight, as a part of the class's
+    message_weight: float  # mean over the learned tokens: their message's own weight, as a part of the class's
     class_weight: float
     weight_sum: float
     loss_share: float
@@ -35,7 +35,7 @@ class ClassWeights:
 
 
 def commonest(weights: MessageWeights | None) -> float:
-    """The weight that most of a class's replies have: the class's, where no table says it."""
+    """The weight that most of a class's learned messages have: the class's, where no table says it."""
     return weights.by_weight.most_common(1)[0][0] if weights else 0.0
 
 
@@ -61,7 +61,7 @@ def class_weights(table: RowTable, given: Mapping[str, float], losses: Mapping[s
     for number, name in enumerate(table.class_names):
         of_messages = table.message_weights.get(name)
         weight = given.get(name, commonest(of_messages))
-        mean = of_messages.sum / of_messages.n if of_messages and of_messages.n else 0.0
+        mean = of_messages.sum / of_messages.tokens if of_messages and of_messages.tokens else 0.0
         found[name] = ClassWeights(
             message_weight=mean / weight if weight else 0.0,
             class_weight=weight,
