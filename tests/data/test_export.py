@@ -124,6 +124,13 @@ def test_the_original_wants_a_data_set_and_the_others_rows(source: Path, tmp_pat
         Options(source, source)
 
 
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"rows\.jsonl: no rows\. Check the file\."):
+        main(Options(tmp_path / "rows.jsonl", tmp_path / "out.jsonl"))
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_bad_row_leaves_no_file(source: Path, tmp_path: Path) -> None:
     with source.open("a", encoding="utf-8") as file:
         file.write('{"items": []}\n')

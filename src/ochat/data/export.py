@@ -80,6 +80,8 @@ def main(options: Options) -> None:
             n_conditions += bool(row.condition)
             n_classes += bool(row.class_name)
             out.write(json.dumps(convert(row), ensure_ascii=False) + "\n")
+        if not n_rows:
+            raise DataError(f"{options.input}: no rows. Check the file.")
     print(f"Wrote {options.output}: {counted(n_rows, 'row')}")
     if options.format == "openai":
         return
