@@ -3,7 +3,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -82,6 +82,30 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str], words: lis
     assert printed == usage() + "\n"
     assert all(f"ochat {name} " in printed and command.summary in printed for name, command in COMMANDS.items())
     assert max(map(len, printed.splitlines())) <= 128
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("data export", "ochat: interrupted.\n"),
+        ("data tokenize", "ochat: interrupted. Repeat the command to go on.\n"),
+        ("data build", "ochat: interrupted. Repeat the command to go on.\n"),
+        ("eval run", "ochat: interrupted. Repeat the command to go on.\n"),
+        ("experiment ablation", "ochat: interrupted. Repeat the command to go on.\n"),
+        ("train run", "ochat: interrupted. Repeat the command to go on from its last saved state, if there is one.\n"),
+    ],
+)
+def test_an_interrupted_command_says_so_and_whether_it_goes_on(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Options) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[__name__], "main", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        run_command(f"ochat {name}", replace(COMMANDS[name], module=__name__), ["rows.jsonl", "--model", "m"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["tarin"]])

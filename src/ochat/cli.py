@@ -15,22 +15,26 @@ class Command:
     module: str
     summary: str
     reads_argv: bool = False  # the module's main takes the raw arguments
+    goes_on: str = ""  # what an interrupted command's user is told of repeating it
 
 
+GOES_ON = "Repeat the command to go on."
 COMMANDS = {
     "quickstart": Command(
-        "ochat.experiment.quickstart", "the whole loop on a toy task: data, training, grades, a served model"
+        "ochat.experiment.quickstart", "the whole loop on a toy task: data, training, grades, a served model", goes_on=GOES_ON
     ),
     "data import": Command("ochat.data.import_rows", "rows of other formats -> conversations of one class"),
     "data clean": Command(
         "ochat.data.clean.clean_rows", "drop duplicates and benchmark questions, mend turns and scraped texts; all counted"
     ),
     "data recipe": Command("ochat.data.recipe", "a known mix of public data sets as a file to edit"),
-    "data build": Command("ochat.data.build", "a recipe -> rows: each source imported, all cleaned, and, if asked, tokenized"),
+    "data build": Command(
+        "ochat.data.build", "a recipe -> rows: each source imported, all cleaned, and, if asked, tokenized", goes_on=GOES_ON
+    ),
     "data report": Command(
         "ochat.data.report.report_rows", "what a model will learn from this data, and what to mend: a page, a table"
     ),
-    "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights"),
+    "data tokenize": Command("ochat.data.tokenize", "conversations -> a data set of tokens and weights", goes_on=GOES_ON),
     "data export": Command("ochat.data.export", "conversations or a data set -> what other trainers read"),
     "model base": Command("ochat.model.base", "the embedded base model as a folder"),
     "model add-tokens": Command("ochat.model.add_tokens", "give a base model the control tokens of a model type"),
@@ -39,13 +43,21 @@ COMMANDS = {
     "model card": Command("ochat.model.card", "make a checkpoint's README.md again"),
     "model push": Command("ochat.model.push", "upload a checkpoint to the hub"),
     "template show": Command("ochat.template_show", "text, tokens and weights of conversations"),
-    "train run": Command("ochat.training.train", "fine-tune a model with C-RLFT"),
+    "train run": Command(
+        "ochat.training.train",
+        "fine-tune a model with C-RLFT",
+        goes_on="Repeat the command to go on from its last saved state, if there is one.",
+    ),
     "train report": Command("ochat.training.report", "what a run learned, as one HTML page"),
-    "eval run": Command("ochat.evaluation.run_eval", "ask a model questions under conditions and grade its replies"),
+    "eval run": Command(
+        "ochat.evaluation.run_eval", "ask a model questions under conditions and grade its replies", goes_on=GOES_ON
+    ),
     "eval fetch": Command("ochat.evaluation.fetch", "the benchmarks' questions, in the original's layout"),
     "eval compare": Command("ochat.evaluation.compare", "is one evaluation better than another, or is it chance?"),
     "eval grade": Command("ochat.evaluation.grade", "grade replies from a file, strictly or as the original did"),
-    "eval judge": Command("ochat.evaluation.judge", "MT-Bench and Vicuna bench scored by a judge of your choice"),
+    "eval judge": Command(
+        "ochat.evaluation.judge", "MT-Bench and Vicuna bench scored by a judge of your choice", goes_on=GOES_ON
+    ),
     "eval view": Command("ochat.evaluation.view_results", "tables like the model card's, and a page of every reply"),
     "serve": Command("ochat.serving.openai_api_server", "serve a model with OpenAI's API on vLLM", reads_argv=True),
     "keys create": Command("ochat.serving.keys_create", "make a client's key for the server, with limits"),
@@ -57,7 +69,9 @@ COMMANDS = {
     ),
     "ui": Command("ochat.ui.run", "the chat page on this machine, before any server with OpenAI's API"),
     "experiment ablation": Command(
-        "ochat.experiment.ablation", "does C-RLFT beat each simpler use of the same data? Every arm, trained and asked"
+        "ochat.experiment.ablation",
+        "does C-RLFT beat each simpler use of the same data? Every arm, trained and asked",
+        goes_on=GOES_ON,
     ),
     "doctor": Command(
         "ochat.experiment.doctor", "what this machine can run, what is missing, and whether training is right on it"
@@ -149,6 +163,8 @@ def run_command(prog: str, command: Command, argv: list[str]) -> None:
         remedy = "Check the path, its permissions, and that its disk isn't full."
         raise SystemExit(f"ochat: {where}{error.strerror or error}. {remedy}") from error
     except KeyboardInterrupt:
+        start = "\n" if sys.stderr.isatty() else ""  # after the terminal's ^C
+        print(f"{start}ochat: interrupted. {command.goes_on}".rstrip(), file=sys.stderr)
         raise SystemExit(130) from None
 
 
