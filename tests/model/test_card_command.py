@@ -100,3 +100,10 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
         main(Options(tmp_path / "nothing"))
     with pytest.raises(OchatError, match=r"has no openchat\.json"):
         main(Options(tmp_path))
+
+
+def test_a_wrong_run_is_named_once(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(OchatError) as caught:
+        card_of(finished, run=tmp_path / "nope")
+    said = f"{tmp_path}/nope/config.json can't be read (No such file or directory). Check the folder's name."
+    assert str(caught.value) == said

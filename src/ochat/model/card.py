@@ -115,7 +115,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OchatError(f"{path} can't be read ({error}). Check the folder's name.") from error
+        problem = (error.strerror if isinstance(error, OSError) else None) or error  # an OSError's text has the path again
+        raise OchatError(f"{path} can't be read ({problem}). Check the folder's name.") from error
     if not isinstance(value, dict):
         raise OchatError(f"{path} holds no JSON object. Check the folder's name.")
     return value
