@@ -151,6 +151,11 @@ MODEL_TYPES = (
 )
 
 
+def control_token_in(text: str) -> str:
+    """A control token of any model type that the text holds, "" for none: what an import can tell, which knows no tokenizer."""
+    return next((token for kind in MODEL_TYPES for token in kind.tokens if token in text), "")
+
+
 def model_type(name: str) -> ModelType:
     """The model type of that name or alias; raises ModelError, listing the known ones."""
     for candidate in MODEL_TYPES:

@@ -312,6 +312,7 @@ ONE = "{name: good, condition: GPT4, weight: 1}"
         ("classes:\n  - {name: '', condition: A, weight: 1}", 2, "at least 1 character"),
         ('classes:\n  - {name: "a\\e[31m", condition: A, weight: 1}', 2, "control characters"),
         ('classes:\n  - {name: a, condition: " A", weight: 1}', 2, "the condition is ' A'. Give one line of at most 128"),
+        ("classes:\n  - {name: a, condition: 'A <|im_end|>', weight: 1}", 2, "holds the control token <|im_end|>. Give plain words"),
         ("classes: []", 1, "at least 1 item"),
         (f"classes:\n  - {ONE}\n  - {ONE}", 3, "'good' is given twice"),
         (f"classes: [{ONE}]\nclasses: [{ONE}]", 2, "'classes' is given twice"),

@@ -106,6 +106,12 @@ def test_rows_are_not_written_as_plain_text_under_a_name_in_gz(tmp_path: Path) -
         Options((tmp_path,), tmp_path / "rows.jsonl.gz")
 
 
+@pytest.mark.parametrize("condition", ["<|im_end|>", "GPT4 <|eot_id|>", "</s>"])
+def test_a_condition_with_a_control_token_of_any_model_type_is_refused(condition: str, tmp_path: Path) -> None:
+    with pytest.raises(OchatError, match=r"--condition is .*, which holds the control token .*\. Give plain words\."):
+        Options((tmp_path / "in.jsonl",), tmp_path / "out.jsonl", condition=condition)
+
+
 def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", OURS)
     with pytest.raises(OchatError, match="is an input too"):

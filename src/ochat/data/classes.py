@@ -28,6 +28,7 @@ from ochat.data.problem import RowProblem, shown
 from ochat.data.turns import value_of
 from ochat.data.verify import agrees, is_short_answer, python_code, same_number
 from ochat.data.yaml_file import Place, YamlFile, read_yaml, unknown
+from ochat.registry import control_token_in
 from ochat.sandbox import check_sandbox, run_tests
 from ochat.template import MAX_CONDITION_LENGTH, is_condition
 
@@ -501,6 +502,8 @@ def class_table(file: YamlFile, values: Mapping[str, object], where: Place) -> C
         if not is_condition(one.condition):
             limits = f"one line of at most {MAX_CONDITION_LENGTH} characters without outer blanks"
             raise file.wrong((*place, "condition"), f"the condition is {shown(one.condition)}. Give {limits}.")
+        if token := control_token_in(one.condition):
+            raise file.wrong((*place, "condition"), f"the condition holds the control token {token}. Give plain words.")
         classes[one.name] = _quality(file, one, given.beta, place)
     if given.beta is not None and all(one.reason == "" for one in classes.values()):
         raise file.wrong((*where, "beta"), "no class has a `reward`, so `beta` does nothing. Give rewards, or leave it out.")

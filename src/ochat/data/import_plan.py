@@ -16,6 +16,7 @@ from ochat.data.sets import DataSet, set_named, set_of
 from ochat.data.turns import value_of
 from ochat.errors import OchatError
 from ochat.files import refuse_twice
+from ochat.registry import control_token_in
 from ochat.template import MAX_CONDITION_LENGTH, is_condition
 
 
@@ -66,6 +67,10 @@ class Options:
         if self.condition and not is_condition(self.condition):
             limits = f"one line of at most {MAX_CONDITION_LENGTH} characters without outer blanks"
             raise OchatError(f"--condition is {shown(self.condition)}. Give {limits}.")
+        if self.condition and (token := control_token_in(self.condition)):
+            raise OchatError(
+                f"--condition is {shown(self.condition)}, which holds the control token {token}. Give plain words."
+            )
         if self.class_name and not self.class_name.isprintable():
             raise OchatError(f"--class is {shown(self.class_name)}. Give plain words.")
         if not self.output.name:
