@@ -21,7 +21,7 @@ import pytest
 
 import ochat
 from ochat.serving.plugin import HOOKS
-from ochat.serving.request_checks import _CLASSES
+from ochat.serving.request_checks import _CLASSES, _INNER_CLASSES
 
 # What is read of vLLM without being imported, as its sources have it.
 READ = {
@@ -48,6 +48,8 @@ def built_on() -> Iterator[str]:
     yield from HOOKS
     for classes in _CLASSES.values():
         yield from (f"vllm.entrypoints.{place}" for place in classes)
+    for classes in _INNER_CLASSES.values():
+        yield from (place for place in classes if place.startswith("vllm."))
     for path in SERVING.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllm."):

@@ -118,6 +118,24 @@ def test_the_end_of_turn_ends_a_reply_on_every_endpoint(path: str, server: Serve
         ({"add_generation_prompt": False}, "`add_generation_prompt` must be true"),
         ({"continue_final_message": True, "add_generation_prompt": False}, "needs an assistant message at the end"),
         ({"chat_template": "x"}, "[Cc]hat template"),
+        (
+            {"chat_template_kwargs": {"add_generation_prompt": False}},
+            "`chat_template_kwargs.add_generation_prompt` has no effect",
+        ),
+        (
+            {"chat_template_kwargs": {"continue_final_message": True}},
+            "`chat_template_kwargs.continue_final_message` has no effect",
+        ),
+        ({"chat_template_kwargs": {"tokenize": True}}, "`chat_template_kwargs.tokenize` has no effect"),
+        ({"chat_template_kwargs": {"cohere_format": "x"}}, "`chat_template_kwargs.cohere_format` has no effect"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": "I"}], "continue_final_message": False},
+            "is always continued here",
+        ),
+        ({"watermarking": True}, "`watermarking` has no effect"),
+        ({"structured_outputs": {"regex": "a", "_backend": "outlines"}}, "`structured_outputs._backend` isn't honoured"),
+        ({"response_format": {"type": "text", "zzz": 1}}, "`response_format.zzz` isn't honoured"),
         ({"max_tokens": 9000}, "max_model_len=8192"),
         ({"messages": [{"role": "user", "content": "a " * 9000}]}, "maximum context length is 8192"),
     ],
@@ -139,3 +157,10 @@ def test_bad_json_is_a_400(server: Server) -> None:
     headers = {**server.headers(), "content-type": "application/json"}
     response = httpx.post(f"{server.url}/v1/chat/completions", content=b'{"condition"', headers=headers)
     assert response.status_code == 400
+
+
+def test_of_an_assistants_parts_none_is_dropped_in_silence(server: Server) -> None:
+    text, refusal = {"type": "output_text", "text": "I", "annotations": []}, {"type": "refusal", "refusal": "No."}
+    for parts, status in (([text], 200), ([text, refusal], 400), ([refusal], 400), ([text, text], 400)):
+        said = {"type": "message", "role": "assistant", "id": "m", "status": "completed", "content": parts}
+        assert server.post("/v1/responses", model="tiny", input=[USER, said, USER], max_output_tokens=1).status_code == status

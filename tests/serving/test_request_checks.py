@@ -8,7 +8,14 @@ import pytest
 from ochat.serving import request_checks
 from ochat.serving.gateway_options import GatewayOptions
 from ochat.serving.refusal import Refusal
-from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to
+from ochat.serving.request_checks import (
+    check_bounds,
+    check_fields,
+    check_inner_fields,
+    check_template_options,
+    choices,
+    held_to,
+)
 from ochat.serving.routes import routes_at
 
 CHAT = routes_at("/v1/chat/completions")["POST"]
@@ -102,6 +109,7 @@ KNOWN |= {
     "length_penalty": 1.0,
     "suffix": None,
     "priority": 0,
+    "watermarking": None,
 }
 
 
@@ -120,6 +128,7 @@ KNOWN |= {
         ({"reasoning": {"effort": "none", "summary": "auto"}}, "`reasoning.summary` has no effect"),
         ({"length_penalty": 2.0}, "`length_penalty` has no effect"),
         ({"priority": -1}, "`priority` has no effect"),
+        ({"watermarking": True}, "`watermarking` has no effect"),
         ({"use_beam_search": True}, "`use_beam_search` isn't offered"),
         ({"x" * 1_000_000: 1}, "`x+` isn't honoured"),  # in no time
         ({"tools": [{}]}, "`tools` has no place in this model's template"),
@@ -152,6 +161,19 @@ def test_what_asks_for_nothing_passes() -> None:
         ({"include": ["reasoning.encrypted_content"]}, "`include` has 'reasoning.encrypted_content'"),
         ({"top_logprobs": 5}, "`top_logprobs` has no effect without `include`"),
         ({"top_logprobs": 5, "include": []}, "`top_logprobs` has no effect without `include`"),
+        (
+            {
+                "input": [
+                    {"role": "user", "content": "Hi"},
+                    {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+                ]
+            },
+            r"`input\[1\].content` has a refusal or several parts",
+        ),
+        (
+            {"input": [{"role": "assistant", "content": [{"type": "output_text", "text": t} for t in "ab"]}]},
+            r"`input\[0\].content` has a refusal or several parts",
+        ),
     ],
 )
 def test_what_the_responses_api_would_drop_is_refused(request_: dict[str, Any], found: str) -> None:
@@ -163,9 +185,13 @@ def test_what_the_responses_api_heeds_passes() -> None:
     request = {"store": False, "include": ["message.output_text.logprobs"], "top_logprobs": 5}
     check_fields("/v1/responses", dict(request), {"store": True, "include": None, "top_logprobs": 0})
     check_fields("/v1/responses", {"include": [], "top_logprobs": 0}, {"include": None, "top_logprobs": 0})
+    said = [{"role": "user", "content": [{"type": "input_text", "text": t} for t in "ab"]}]
+    said += [{"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}, {"role": "assistant", "content": "a"}]
+    check_fields("/v1/responses", {"input": said}, {"input": None})
 
 
 TEXT = {"type": "text", "text": "Hi"}
+BILLING = "x-anthropic-billing-header"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +209,9 @@ TEXT = {"type": "text", "text": "Hi"}
         ({"messages": [{"content": [{"type": "text", "text": ""}]}]}, "has a part that is no text"),
         ({"messages": [{"content": [TEXT | {"citations": []}]}]}, "has a part with `citations`"),
         ({"messages": [{"content": []}]}, "has no part, and would be left out"),
+        ({"system": [TEXT, {"type": "text", "text": f"{BILLING}: x"}]}, f"`system` has a text that begins with '{BILLING}'"),
+        ({"messages": [{"role": "system", "content": BILLING}]}, r"`messages\[0\].content` has a text that begins with"),
+        ({"messages": [{"role": "system", "content": [{"type": "text", "text": BILLING}]}]}, "has a text that begins with"),
         ({"thinking": {"type": "adaptive"}}, "`thinking` has no effect"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "`thinking` has no effect"),
     ],
@@ -200,6 +229,8 @@ def test_anthropics_text_and_its_wish_to_be_cached_pass() -> None:
         "messages": [{"role": "user", "content": [marked]}, {"role": "assistant"}, 5],
     }
     check_fields("/v1/messages", request | {"thinking": {"type": "disabled"}}, dict.fromkeys((*request, "thinking")))
+    passed_on = {"system": BILLING, "messages": [{"role": "user", "content": BILLING}]}
+    check_fields("/v1/messages", passed_on, dict.fromkeys(passed_on))
 
 
 def test_of_a_text_and_messages_one_would_be_ignored() -> None:
@@ -209,13 +240,20 @@ def test_of_a_text_and_messages_one_would_be_ignored() -> None:
 
 
 @pytest.fixture(scope="module")
-def fields_of_vllm() -> dict[str, dict[str, Any]]:
-    """Each route's fields and defaults, read in a process of its own: vLLM's import warns."""
+def told_by_vllm() -> list[Any]:
+    """Each route's fields and defaults, and the names inside of objects, read in a process of its own: vLLM's import warns."""
     pytest.importorskip("vllm")
-    script = "import json; from ochat.serving.request_checks import _CLASSES, known_fields\n"
-    script += "print(json.dumps({path: dict(known_fields(path)) for path in _CLASSES}, default=str))"
+    script = "import json; from ochat.serving.request_checks import _CLASSES, _INNER_CLASSES, inner_fields, known_fields\n"
+    script += "fields = {path: dict(known_fields(path)) for path in _CLASSES}\n"
+    script += "print(json.dumps([fields, {place: sorted(inner_fields(place)) for place in _INNER_CLASSES}], default=str))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    found: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def fields_of_vllm(told_by_vllm: list[Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = told_by_vllm[0]
     return found
 
 
@@ -253,3 +291,98 @@ def test_what_is_said_to_have_no_effect_is_vllms(fields_of_vllm: dict[str, dict[
 )
 def test_what_holds_a_reply_to_a_schema_is_known(request_: dict[str, Any], field: str | None) -> None:
     assert held_to(request_) == field
+
+
+INNER = {
+    "response_format": ["type", "json_schema", "format", "structures", "triggers"],
+    "response_format.json_schema": ["name", "description", "schema", "strict"],
+    "text": ["format", "verbosity"],
+    "text.format": ["type", "name", "schema", "strict", "description"],
+    "output_config": ["effort", "format"],
+    "output_config.format": ["type", "schema"],
+}
+INNER["structured_outputs"] = ["json", "regex", "choice", "grammar", "json_object", "structural_tag", "whitespace_pattern"]
+INNER["structured_outputs"] += ["disable_any_whitespace", "disable_additional_properties"]
+
+
+def test_the_names_inside_of_what_a_reply_is_held_to_are_vllms(told_by_vllm: list[Any]) -> None:
+    assert told_by_vllm[1] == {place: sorted(names) for place, names in INNER.items()}
+
+
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        ({"response_format": {"type": "json_object", "zzz": 1}}, "`response_format.zzz` isn't honoured. Leave it out."),
+        ({"response_format": {"json_schema": {"strit": True}}}, "`response_format.json_schema.strit`.*Did you mean `strict`?"),
+        ({"structured_outputs": {"regex": "a", "_backend": "outlines"}}, "`structured_outputs._backend` isn't honoured"),
+        ({"text": {"format": {"type": "text", "zzz": 1}}}, "`text.format.zzz` isn't honoured"),
+        ({"output_config": {"efort": "low"}}, "`output_config.efort` isn't honoured. Did you mean `effort`"),
+    ],
+)
+def test_an_unknown_name_inside_of_what_a_reply_is_held_to_is_refused(request_: dict[str, Any], found: str) -> None:
+    with pytest.raises(Refusal, match=found):
+        check_inner_fields(request_, INNER.__getitem__)
+
+
+def test_known_names_inside_pass_and_what_is_no_object_is_left_to_vllm() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"zzz": 1}, "zzz": None}}
+    for request in ({"response_format": schema}, {"response_format": "text"}, {"response_format": {"json_schema": 5}}, {}):
+        check_inner_fields(request, INNER.__getitem__)
+
+
+SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I am"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "found"),
+    [
+        (
+            CHAT.path,
+            {"messages": SAID[:1], "chat_template_kwargs": {"add_generation_prompt": False}},
+            "`chat_template_kwargs.add_gen",
+        ),
+        (
+            CHAT.path,
+            {"messages": SAID, "chat_template_kwargs": {"add_generation_prompt": True}},
+            "`chat_template_kwargs.add_gen",
+        ),
+        (
+            CHAT.path,
+            {"messages": SAID[:1], "chat_template_kwargs": {"continue_final_message": True}},
+            "`chat_template_kwargs.cont",
+        ),
+        (
+            CHAT.path,
+            {"messages": SAID, "chat_template_kwargs": {"continue_final_message": False}},
+            "`chat_template_kwargs.cont",
+        ),
+        (
+            CHAT.path,
+            {"messages": SAID[:1], "chat_template_kwargs": {"tokenize": False}},
+            "`chat_template_kwargs.tokenize` has no",
+        ),
+        (
+            "/v1/responses",
+            {"input": "Hi", "chat_template_kwargs": {"cohere_format": "x"}},
+            "`chat_template_kwargs.cohere_format`",
+        ),
+        (CHAT.path, {"messages": SAID, "continue_final_message": False}, "which is always continued here"),
+    ],
+)
+def test_what_the_template_would_be_asked_in_vain_is_refused(path: str, request_: dict[str, Any], found: str) -> None:
+    with pytest.raises(Refusal, match=found):
+        check_template_options(routes_at(path)["POST"], request_)
+
+
+def test_what_asks_the_template_for_what_it_does_anyway_passes() -> None:
+    does = {"add_generation_prompt": True, "continue_final_message": False, "tokenize": None, "condition": "Code"}
+    continues = {"add_generation_prompt": False, "continue_final_message": True}
+    for request in (
+        {"messages": SAID[:1], "chat_template_kwargs": does},
+        {"messages": SAID, "chat_template_kwargs": continues},
+        {"messages": SAID, **continues},
+        {"messages": SAID[:1], "continue_final_message": False},
+        {"messages": SAID, "chat_template_kwargs": {}},
+        {"messages": 5},
+    ):
+        check_template_options(CHAT, request)

@@ -39,7 +39,15 @@ from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
 from ochat.serving.refusal import INTERNAL, Refusal, bad_request, send_bytes
 from ochat.serving.replies import GAVE_UP, Reply
 from ochat.serving.request_body import ClientLeft, parse_body, read_body, write_body
-from ochat.serving.request_checks import check_bounds, check_fields, choices, held_to, known_fields
+from ochat.serving.request_checks import (
+    check_bounds,
+    check_fields,
+    check_inner_fields,
+    check_template_options,
+    choices,
+    held_to,
+    known_fields,
+)
 from ochat.serving.routes import Route, routes_at
 from ochat.serving.usage_log import RequestLog, UsageLog
 from ochat.serving.work import Work, new_id
@@ -255,6 +263,9 @@ class Gateway:
         request = parse_body(body)
         work.condition = take_condition(request, work.route, self._conditions(work.key))
         check_fields(work.route.path, request, self.fields_of(work.route.path))
+        check_inner_fields(request)
+        if self.kind:  # under another tokenizer mode of vLLM's there's a template of Jinja's
+            check_template_options(work.route, request)
         check_bounds(work.route, request, self.options)
         more = choices(request) - 1
         if work.route.generates and more:

@@ -6,7 +6,8 @@ The known fields are read from vLLM's own request classes, so that a newer vLLM'
 import difflib
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -41,6 +42,21 @@ _CLASSES = {
     "/tokenize": ("serve.tokenize.protocol:TokenizeChatRequest", "serve.tokenize.protocol:TokenizeCompletionRequest"),
     "/detokenize": ("serve.tokenize.protocol:DetokenizeRequest",),
 }
+# Objects inside of a request, with their fields' classes. What isn't among a class's own parameters, as `_backend`, is no client's.
+_BASE = "vllm.entrypoints.generate.base.protocol"
+_INNER_CLASSES = {
+    "response_format": (
+        f"{_BASE}:ResponseFormat",
+        f"{_BASE}:StructuralTagResponseFormat",
+        f"{_BASE}:LegacyStructuralTagResponseFormat",
+    ),
+    "response_format.json_schema": (f"{_BASE}:JsonSchemaResponseFormat",),
+    "structured_outputs": ("vllm.sampling_params:StructuredOutputsParams",),
+    "text": ("openai.types.responses:ResponseTextConfig",),
+    "text.format": ("openai.types.responses:ResponseFormatTextJSONSchemaConfig",),
+    "output_config": ("vllm.entrypoints.anthropic.protocol:AnthropicOutputConfig",),
+    "output_config.format": ("vllm.entrypoints.anthropic.protocol:AnthropicJsonOutputFormat",),
+}
 # Fields that vLLM has and that do nothing here: for images and sound, for other machines of a cluster, for reasoning models, or
 # for a template of Jinja's. A value that asks for nothing passes: null, the field's default, or one of those listed.
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
@@ -70,6 +86,7 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "suffix": ("",),
     "thinking_token_budget": (),
     "vllm_xargs": ({},),
+    "watermarking": (False,),  # which the engine would have to be started for
 }
 _INNER_WITHOUT_EFFECT = (("text", "verbosity"), ("reasoning", "summary"), ("reasoning", "generate_summary"))
 # OpenAI's fields that no class of vLLM's has, with the values that ask for nothing.
@@ -85,6 +102,8 @@ _STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 _COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
 _RESPONSES_PARTS = ("input_text", "output_text", "refusal")
 _LOGPROBS = "message.output_text.logprobs"  # what vLLM 0.32.0 heeds in `include`
+# vLLM takes text that begins so for a header of Claude Code's, and drops it from system messages.
+_BILLING_HEADER = "x-anthropic-billing-header"
 # Of a text block of Anthropic's. `cache_control` asks for what the server does anyway.
 _TEXT_BLOCK = ("type", "text", "cache_control")
 
@@ -98,6 +117,61 @@ def known_fields(path: str) -> Mapping[str, object]:
         cls: type[BaseModel] = getattr(importlib.import_module(f"vllm.entrypoints.{module}"), name)
         known.update({field: info.get_default() for field, info in cls.model_fields.items()})
     return known
+
+
+@cache
+def inner_fields(place: str) -> frozenset[str]:
+    """The names that an object inside of a request may have."""
+    known: set[str] = set()
+    for named in _INNER_CLASSES[place]:
+        module, _, name = named.partition(":")
+        cls = getattr(importlib.import_module(module), name)
+        if is_dataclass(cls):
+            known.update(field.name for field in fields(cls) if field.init)
+        else:
+            known.update(info.alias or field for field, info in cls.model_fields.items())
+    return frozenset(known)
+
+
+def check_inner_fields(request: Mapping[str, Any], known: Callable[[str], Collection[str]] = inner_fields) -> None:
+    """Raise Refusal for a name inside of what a reply is held to that vLLM would drop."""
+    for place in _INNER_CLASSES:
+        inner: object = request
+        for name in place.split("."):
+            inner = inner.get(name) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict):
+            continue
+        for name, value in inner.items():
+            if value is not None and name not in known(place):
+                near = difflib.get_close_matches(name[:128], known(place), n=2)
+                hint = f"Did you mean {' or '.join(f'`{field}`' for field in near)}?" if near else "Leave it out."
+                raise bad_request(f"`{place}.{name[:128]}` isn't honoured. {hint}", place.partition(".")[0])
+
+
+def check_template_options(route: Route, request: Mapping[str, Any]) -> None:
+    """Raise Refusal for what a request asks of the template and would be answered without: vLLM overwrites some of it before the
+    renderer, which knows the rest, could refuse it."""
+    said = request.get(route.conversation) if route.conversation else None
+    last = said[-1] if isinstance(said, list) and said else None
+    continues = isinstance(last, dict) and last.get("role") == "assistant"
+    if continues and request.get("continue_final_message") is False:
+        raise bad_request(
+            "`continue_final_message` is false, and the last message is an assistant's, which is always continued here. Leave it "
+            "out, or end with a user message.",
+            "continue_final_message",
+        )
+    options = request.get("chat_template_kwargs")
+    happens = {
+        "continue_final_message": continues,
+        "add_generation_prompt": not continues,
+        "tokenize": None,
+        "cohere_format": None,
+    }
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if name in happens and value is not None and value is not happens[name]:
+            raise bad_request(
+                f"`chat_template_kwargs.{name}` has no effect on this server. Leave it out.", "chat_template_kwargs"
+            )
 
 
 def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]) -> None:
@@ -150,6 +224,18 @@ def _check_responses(request: Mapping[str, Any]) -> None:
         raise bad_request(f"`include` has {str(unknown[0])[:128]!r}, which this server doesn't have. Leave it out.", "include")
     if request.get("top_logprobs") and not include:
         raise bad_request(f"`top_logprobs` has no effect without `include`. Add {_LOGPROBS!r} to it.", "top_logprobs")
+    items = request.get("input")
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        parts = item.get("content") if isinstance(item, dict) and item.get("role") == "assistant" else None
+        # Of an assistant's parts vLLM reads the first (0.32.0, openai/responses/utils.py).
+        if isinstance(parts, list) and (
+            len(parts) > 1 or any(isinstance(p, dict) and p.get("type") == "refusal" for p in parts)
+        ):
+            raise bad_request(
+                f"`input[{number}].content` has a refusal or several parts, of which one would be read. Give an assistant's text as "
+                "one part.",
+                "input",
+            )
 
 
 def _check_items(items: object) -> None:
@@ -188,6 +274,8 @@ def _check_messages(request: Mapping[str, Any]) -> None:
     if isinstance(thinking, dict) and thinking.get("type") != "disabled":
         raise bad_request("`thinking` has no effect: this model's template has no place for it. Leave it out.", "thinking")
     _check_blocks(request.get("system"), "system")
+    if isinstance(request.get("system"), list):  # a string is passed on as it is
+        _check_billing(request["system"], "system")
     messages = request.get("messages")
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
         if not isinstance(message, dict):
@@ -195,6 +283,8 @@ def _check_messages(request: Mapping[str, Any]) -> None:
         if unknown := [name for name in message if name not in ("role", "content")]:
             raise bad_request(f"`messages[{number}].{unknown[0][:128]}` isn't honoured. Leave it out.", "messages")
         _check_blocks(message.get("content"), f"messages[{number}].content")
+        if message.get("role") == "system":
+            _check_billing(message.get("content"), f"messages[{number}].content")
 
 
 def _check_blocks(blocks: object, where: str) -> None:
@@ -209,6 +299,16 @@ def _check_blocks(blocks: object, where: str) -> None:
             raise bad_request(f"`{where}` has a part with `{unknown[0][:128]}`, which isn't honoured. Leave it out.", field)
     if not blocks:
         raise bad_request(f"`{where}` has no part, and would be left out. Give its text.", field)
+
+
+def _check_billing(content: object, where: str) -> None:
+    """Raise Refusal for a system text that vLLM drops."""
+    texts = [block.get("text") for block in content if isinstance(block, dict)] if isinstance(content, list) else [content]
+    if any(isinstance(text, str) and text.startswith(_BILLING_HEADER) for text in texts):
+        raise bad_request(
+            f"`{where}` has a text that begins with {_BILLING_HEADER!r}, which the model wouldn't get. Leave it out.",
+            where.partition("[")[0],
+        )
 
 
 def _whole_number(request: dict[str, Any], name: str) -> int | None:
