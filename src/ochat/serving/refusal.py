@@ -25,7 +25,7 @@ class Refusal(Exception):
         """The error as JSON; `type: error` on top is how Anthropic's errors begin."""
         error = {
             "message": self.message,
-            "type": self.status.phrase.lower().replace(" ", "_") + "_error",
+            "type": _type(self.status),
             "param": self.param,
             "code": self.status.value,
         }
@@ -34,6 +34,11 @@ class Refusal(Exception):
     async def send(self, send: Send, request_id: str) -> None:
         """Answer with it. The connection is closed after, since the rest of a body may still be coming."""
         await send_bytes(send, request_id, self.status, self.body(request_id), {"connection": "close", **self.headers})
+
+
+def _type(status: HTTPStatus) -> str:
+    """The error's type: a status by its name, and OpenAI's own word for a 500."""
+    return "server_error" if status == HTTPStatus.INTERNAL_SERVER_ERROR else status.phrase.lower().replace(" ", "_") + "_error"
 
 
 async def send_bytes(
