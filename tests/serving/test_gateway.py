@@ -371,3 +371,33 @@ def test_a_key_of_some_conditions_may_not_write_its_prompts_itself(tmp_path: Pat
     assert answers["some"][0] == 403
     assert b"a raw prompt may hold any" in answers["some"][1]
     assert answers["all"][0] == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        ((400, b"Disallowed CORS origin, headers"), 400, "Disallowed CORS origin, headers. --allowed-origins"),
+        ((405, b'{"detail":"Method Not Allowed"}'), 405, "/v1/chat/completions takes POST."),
+    ],
+)
+def test_a_preflight_that_vllm_refuses_is_told_in_openais_form(answer: tuple[int, bytes], status: int, words: str) -> None:
+    sent: list[Any] = []
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": answer[0], "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": answer[1]})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def never() -> Any:
+        raise AssertionError
+
+    state = SimpleNamespace(args=SimpleNamespace(tokenizer_mode="auto"))
+    scope = {"type": "http", "method": "OPTIONS", "path": CHAT, "headers": [], "app": SimpleNamespace(state=state)}
+    asyncio.run(Gateway(refuses)(scope, never, send))
+    (start, body), headers = sent, dict(sent[0]["headers"])
+    told = json.loads(body["body"])
+    assert start["status"] == status == told["error"]["code"]
+    assert words in told["error"]["message"]
+    assert told["request_id"].encode() == headers[b"x-request-id"]

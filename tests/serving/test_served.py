@@ -546,3 +546,12 @@ def test_500_forged_strings_bring_no_control_token(server: Server) -> None:
                 response = server.post(path, model="tiny", **more)
                 assert response.status_code == 200
                 assert response.json()["usage"]["input_tokens"] == len(ids), (path, text)
+
+
+def test_a_page_that_may_not_ask_is_told_so_in_openais_form(server: Server) -> None:
+    asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    for headers, status, words in ((asked, 400, "Disallowed CORS origin"), ({}, 405, "takes POST")):
+        response = httpx.options(f"{server.url}/v1/chat/completions", headers=headers, timeout=60)
+        assert response.status_code == status
+        assert words in response.json()["error"]["message"]
+        assert response.json()["request_id"] == response.headers["x-request-id"]

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.datastructures import Headers, State
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ochat.errors import OchatError
 from ochat.hub import TOKENIZER_FILES, model_folder
@@ -150,8 +150,8 @@ class Gateway:
         if self.hosts is not None and host_of(headers) not in self.hosts:
             raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "Without keys this server is for its own machine: ask for localhost.")
         route = find_route(scope)
-        if scope["method"] == "OPTIONS":  # a browser asks before it sends its key; vLLM answers by --allowed-origins
-            await self.app(scope, receive, send)
+        if scope["method"] == "OPTIONS":  # a browser asks before it sends its key
+            await self._preflight(scope, receive, send)
             return
         key = None if route.is_open or self.keys.is_empty else self._key(headers)
         if route.path == "/metrics" and key and not key.metrics:
@@ -171,6 +171,27 @@ class Gateway:
             await self._tell(route.path, key, reply.request_id, send)
         else:
             await self.app(scope, receive, reply)
+
+    async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let vLLM answer by --allowed-origins. Raises Refusal where it refuses, which it does as plain text."""
+        refused: HTTPStatus | None = None
+        said = b""
+
+        async def unless_refused(message: Message) -> None:
+            nonlocal refused, said
+            if message.get("status", 0) >= HTTPStatus.BAD_REQUEST:
+                refused = HTTPStatus(message["status"])
+            if refused is None:
+                await send(message)
+            else:
+                said += message.get("body", b"")
+
+        await self.app(scope, receive, unless_refused)
+        if refused == HTTPStatus.METHOD_NOT_ALLOWED:
+            raise not_allowed(scope)
+        if refused:
+            what = said.decode("utf-8", "replace") if said.startswith(b"Disallowed CORS") else "The question is refused"
+            raise Refusal(refused, f"{what}. --allowed-origins and its like say whose pages may ask this server, and how.")
 
     async def _tell(self, path: str, key: Key | None, request_id: str, send: Send) -> None:
         """Answer what the gateway itself knows."""
@@ -358,8 +379,15 @@ def find_route(scope: Scope) -> Route:
     if route is not None:
         return route
     if routes:
-        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {', '.join(routes)}.", headers={"allow": ", ".join(routes)})
+        raise not_allowed(scope)
     raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing at this path. Chat is at /v1/chat/completions.")
+
+
+def not_allowed(scope: Scope) -> Refusal:
+    """A refusal of a method that the path's routes don't have."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    methods = ", ".join(routes_at(path))
+    return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {methods}.", headers={"allow": methods})
 
 
 def trusted_hosts(args: Namespace) -> set[str] | None:
