@@ -10,7 +10,7 @@ import pytest
 
 from ochat.cli import main
 from ochat.errors import OchatError
-from ochat.serving.keys import Key, KeyStore, hashed, read_keys, write_keys
+from ochat.serving.keys import Key, KeyStore, hashed, named_keys, read_keys, write_keys
 
 
 def create(file: Path, name: str, capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -50,6 +50,7 @@ def test_no_key_itself_is_kept_and_only_the_owner_reads_the_file(tmp_path: Path,
     [
         (["create", "ada"], "has a key named ada"),
         (["create", "a b"], "A name has letters"),
+        (["create", "key-1"], "is one that keys of the environment and of --api-keys get"),
         (["create", "bob", "--concurrent", "0"], "a limit is 1 or more"),
         (["revoke", "bob"], "has no key named bob. It has: ada."),
     ],
@@ -109,6 +110,7 @@ ROW: dict[str, Any] = {"name": "a", "sha256": hashed("a")}
         ([{**ROW, "request_per_minute": 5}], "request_per_minute"),
         ([{**ROW, "concurrent": 0}], "concurrent"),
         ([ROW, {**ROW, "sha256": hashed("b")}], "two keys named a"),
+        ([ROW, {**ROW, "name": "b"}], "a and b are the same key"),
     ],
 )
 def test_a_file_that_is_wrong_is_told_by_its_field(rows: list[Any], found: str, tmp_path: Path) -> None:
@@ -152,3 +154,49 @@ def test_a_server_with_an_empty_file_of_keys_is_closed_not_open(tmp_path: Path) 
     write_keys(file, [])
     assert not KeyStore(path=file).is_empty
     assert KeyStore().is_empty
+
+
+@pytest.mark.parametrize(
+    ("given", "row", "found"),
+    [
+        (["x"], {"name": "key-1", "sha256": hashed("b")}, "has a key named key-1, as one of the environment"),
+        (["a"], ROW, "a is a key of the environment, --api-key or --api-keys too"),
+        (["x", "x"], ROW, "key-1 and key-2 of the environment, --api-key and --api-keys are the same key"),
+    ],
+)
+def test_a_key_of_the_file_shares_its_name_and_its_limits_with_none_that_is_given_elsewhere(
+    given: list[str], row: dict[str, Any], found: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [Key(**row)])
+    with pytest.raises(OchatError, match=found):
+        KeyStore(named_keys(given), file)
+
+
+LIMITED: dict[str, Any] = {"name": "c", "sha256": hashed("c"), "concurrent": 1}
+
+
+@pytest.mark.parametrize(
+    "added", [LIMITED, {"name": "key-1", "sha256": hashed("c")}, {"name": "b", "sha256": hashed("c")}, {**ROW, "name": "b2"}]
+)
+def test_a_changed_file_that_cannot_be_used_revokes_keys_all_the_same(
+    added: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.json"
+    rows = [Key(**ROW), Key(name="b", sha256=hashed("b")), Key(name="gone", sha256=hashed("gone"))]
+    write_keys(file, rows)
+    store = KeyStore(named_keys(["x"]), file, allows_limits=False)
+    write_keys(file, [*rows[:2], Key(**added)])
+    store.reload()
+    assert [store.find(text) == row for text, row in zip(("a", "b"), rows[:2], strict=True)] == [True, True]
+    assert store.find("gone") is None
+    assert store.find("c") is None
+    assert store.find("x") is not None
+    said = capsys.readouterr().err
+    assert "Revoked all the same: gone. The other keys stay as they were." in said
+    write_keys(file, [Key(**LIMITED)])
+    store.reload()
+    assert store.find("a") is None
+    write_keys(file, rows[:1])
+    store.reload()
+    assert store.find("a") == rows[0]

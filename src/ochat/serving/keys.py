@@ -5,6 +5,7 @@ too, and looked up by the hash, so the time that takes tells nothing of which ke
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -57,25 +58,44 @@ def make_key() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
+def is_given_name(name: str) -> bool:
+    """Whether keys given as text have such names."""
+    return re.fullmatch(r"key-\d+", name) is not None
+
+
 def named_keys(keys: Iterable[str]) -> tuple[Key, ...]:
     """Keys given as text, by their place: key-1, key-2 … They have no owners but the server's."""
     return tuple(Key(name=f"key-{number}", sha256=hashed(key), metrics=True) for number, key in enumerate(keys, start=1))
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file. Raises OchatError where it can't be read."""
+    """The keys of a file. Raises OchatError where it can't be read, or has a name or a key twice."""
+    keys = _parse(path)
+    _check_apart(keys, path)
+    return keys
+
+
+def _parse(path: Path) -> tuple[Key, ...]:
     try:
-        keys = _File.model_validate_json(path.read_bytes()).keys
+        return _File.model_validate_json(path.read_bytes()).keys
     except OSError as error:
         raise OchatError(
             f"{path} can't be read ({error.strerror}). Make it with: ochat keys create NAME --file FILE"
         ) from error
     except ValidationError as error:
         raise OchatError(f"{path}: {first_problem(error)}. `ochat keys create` writes such a file.") from error
-    names = [key.name for key in keys]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise OchatError(f"{path} has two keys named {min(twice)}. Give each a name of its own.")
-    return keys
+
+
+def _check_apart(keys: Iterable[Key], path: Path) -> None:
+    """Raise OchatError for a name that stands twice, since limits and logs go by names, or a key that has two."""
+    by_name: dict[str, Key] = {}
+    by_hash: dict[str, Key] = {}
+    for key in keys:
+        if key.name in by_name:
+            raise OchatError(f"{path} has two keys named {key.name}. Give each a name of its own.")
+        if key.sha256 in by_hash:
+            raise OchatError(f"{path}: {by_hash[key.sha256].name} and {key.name} are the same key. Take one out.")
+        by_name[key.name] = by_hash[key.sha256] = key
 
 
 def write_keys(path: Path, keys: Iterable[Key]) -> None:
@@ -107,24 +127,56 @@ class KeyStore:
         self._allows_limits = allows_limits
         self._stamp: tuple[int, int, int] | None = None
         self._by_hash: dict[str, Key] = {}
-        self._set(self._read())
+        self._of_file: tuple[Key, ...] = ()
+        self._check_given()
+        keys = self._read()
+        self._check(keys)
+        self._set(keys)
         self.is_empty = not self._by_hash and path is None
+
+    def _check_given(self) -> None:
+        """Raise OchatError for a key that was given as text twice."""
+        by_hash: dict[str, Key] = {}
+        for key in self._given:
+            if key.sha256 in by_hash:
+                raise OchatError(
+                    f"{by_hash[key.sha256].name} and {key.name} of the environment, --api-key and --api-keys are the same key. "
+                    "Give it once."
+                )
+            by_hash[key.sha256] = key
 
     def _read(self) -> tuple[Key, ...]:
         if self._path is None:
             return ()
         self._stamp = _stamp(self._path)
-        keys = read_keys(self._path)
+        return _parse(self._path)
+
+    def _check(self, keys: tuple[Key, ...]) -> None:
+        """Raise OchatError for keys that can't stand together, or whose limits this server can't hold."""
+        if self._path is None:
+            return
+        _check_apart(keys, self._path)
+        for key in keys:
+            for other in self._given:
+                if key.name == other.name:
+                    raise OchatError(
+                        f"{self._path} has a key named {key.name}, as one of the environment, --api-key or --api-keys is. Give it "
+                        "another name."
+                    )
+                if key.sha256 == other.sha256:
+                    raise OchatError(
+                        f"{self._path}: {key.name} is a key of the environment, --api-key or --api-keys too. Take it out of one."
+                    )
         limited = [key.name for key in keys if key.has_limits]
         if limited and not self._allows_limits:
             raise OchatError(
                 f"{self._path}: {limited[0]} has limits, which several API processes can't hold together. Leave the limits "
                 "out, or serve with one: --api-server-count 1"
             )
-        return keys
 
     def _set(self, keys: Iterable[Key]) -> None:
-        self._by_hash = {key.sha256: key for key in (*self._given, *keys)}
+        self._of_file = tuple(keys)
+        self._by_hash = {key.sha256: key for key in (*self._given, *self._of_file)}
 
     def find(self, given: str) -> Key | None:
         """The key that was given, if it's one of ours."""
@@ -135,13 +187,25 @@ class KeyStore:
         return key.sha256 in self._by_hash
 
     def reload(self) -> None:
-        """Read the file again if it has changed; one that can't be used leaves the keys as they are, and is told once."""
+        """Read the file again if it has changed. One that can't be used is told once: the keys stay as they are, but for those that a
+        readable file no longer has, which are revoked all the same."""
         if self._path is None or _stamp(self._path) == self._stamp:
             return
         try:
-            self._set(self._read())
+            keys = self._read()
         except OchatError as error:
             say(f"{error} The keys stay as they were.")
+            return
+        try:
+            self._check(keys)
+        except OchatError as error:
+            left = {key.sha256 for key in keys}
+            kept = [key for key in self._of_file if key.sha256 in left]
+            gone = ", ".join(key.name for key in self._of_file if key.sha256 not in left)
+            self._set(kept)
+            say(f"{error} {f'Revoked all the same: {gone}. The other' if gone else 'The'} keys stay as they were.")
+        else:
+            self._set(keys)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

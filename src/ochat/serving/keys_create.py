@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from ochat.errors import OchatError
-from ochat.serving.keys import Key, change_keys, hashed, make_key
+from ochat.serving.keys import Key, change_keys, hashed, is_given_name, make_key
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Options:
 
 def main(options: Options) -> None:
     """Add a key to the file, and print it."""
+    if is_given_name(options.name):
+        raise OchatError(
+            f"The name {options.name!r} is one that keys of the environment and of --api-keys get. Choose another."
+        )
     text = make_key()
     try:
         key = Key(
