@@ -49,6 +49,7 @@ from ochat.serving.request_checks import (
     known_fields,
 )
 from ochat.serving.routes import Route, routes_at
+from ochat.serving.told_errors import hide_told_errors
 from ochat.serving.usage_log import RequestLog, UsageLog
 from ochat.serving.work import Work, new_id
 
@@ -129,6 +130,7 @@ class Gateway:
         """All that has to be in place before the first request; returns the task that looks after it."""
         self._prepare(state)
         metering.install()
+        hide_told_errors()
         bound_connections(state.server.config)
         config = state.engine_client.vllm_config
         engines = config.parallel_config.data_parallel_size  # each takes so many sequences
