@@ -1,5 +1,6 @@
 """Start the server as a user does, in a process of its own, and talk to it."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ import httpx
 
 from ochat.serving.keys import Key, hashed, make_key, read_keys, write_keys
 
+USER = [{"role": "user", "content": "Hi"}]
 START_SECONDS = 500  # about a minute on two free cores, minutes beside other work
 
 
@@ -71,6 +73,31 @@ class Server:
         wait_for(lambda: bool(lines()))
         (row,) = lines()
         return row
+
+
+async def streams(server: Server, number: int, max_tokens: int, then: Any) -> list[list[str]]:
+    """The events of so many streams at once, with `then` called when all have begun."""
+    begun = 0
+
+    async def one(client: httpx.AsyncClient) -> list[str]:
+        nonlocal begun
+        body = {"model": "tiny", "stream": True, "messages": USER, "max_tokens": max_tokens, "ignore_eos": True}
+        events: list[str] = []
+        async with client.stream("POST", f"{server.url}/v1/chat/completions", json=body, headers=server.headers()) as stream:
+            assert stream.status_code == 200
+            async for line in stream.aiter_lines():
+                if not line:
+                    continue
+                events.append(line)
+                if len(events) == 2:
+                    begun += 1
+                if begun == number and len(events) >= 2:
+                    begun = -(10**6)
+                    then()
+        return events
+
+    async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=number)) as client:
+        return await asyncio.gather(*(one(client) for _ in range(number)))
 
 
 def random_model(**shape: int) -> Any:  # transformers' classes have no types

@@ -128,7 +128,7 @@ def test_the_end_of_turn_ends_a_reply_on_every_endpoint(path: str, server: Serve
         ),
         ({"chat_template_kwargs": {"tokenize": True}}, "`chat_template_kwargs.tokenize` has no effect"),
         ({"chat_template_kwargs": {"cohere_format": "x"}}, "`chat_template_kwargs.cohere_format` has no effect"),
-        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "[Cc]hat template"),
         (
             {"messages": [USER, {"role": "assistant", "content": "I"}], "continue_final_message": False},
             "is always continued here",

@@ -555,3 +555,16 @@ def test_a_page_that_may_not_ask_is_told_so_in_openais_form(server: Server) -> N
         assert response.status_code == status
         assert words in response.json()["error"]["message"]
         assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_the_openai_client_reads_the_condition_in_each_event_of_a_stream_of_responses(server: Server) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key, max_retries=0) as client:
+        given = {"condition": "Code", "ignore_eos": True}
+        with client.responses.create(model="tiny", input="Hi", max_output_tokens=16, stream=True, extra_body=given) as stream:
+            events = list(stream)
+    assert [events[0].type, events[-1].type] in (
+        ["response.created", "response.incomplete"],
+        ["response.created", "response.completed"],
+    )
+    assert sum(event.type == "response.output_text.delta" for event in events) > 1
+    assert {(event.model_extra or {}).get("condition") for event in events} == {"Code"}

@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
-from live_server import START_SECONDS, Server, running, wait_for
+from live_server import START_SECONDS, USER, Server, running, streams, wait_for
 
 pytestmark = pytest.mark.soak
-USER = [{"role": "user", "content": "Hi"}]
 Started = tuple[Server, subprocess.Popen[bytes]]
 
 
@@ -24,31 +22,6 @@ def own(checkpoint: Path, tmp_path: Path) -> Iterator[Started]:
     """A server that a test may end."""
     with running(tmp_path, checkpoint, "--shutdown-timeout", "20") as started:
         yield started
-
-
-async def streams(server: Server, number: int, max_tokens: int, then: Any) -> list[list[str]]:
-    """The events of so many streams at once, with `then` called when all have begun."""
-    begun = 0
-
-    async def one(client: httpx.AsyncClient) -> list[str]:
-        nonlocal begun
-        body = {"model": "tiny", "stream": True, "messages": USER, "max_tokens": max_tokens, "ignore_eos": True}
-        events: list[str] = []
-        async with client.stream("POST", f"{server.url}/v1/chat/completions", json=body, headers=server.headers()) as stream:
-            assert stream.status_code == 200
-            async for line in stream.aiter_lines():
-                if not line:
-                    continue
-                events.append(line)
-                if len(events) == 2:
-                    begun += 1
-                if begun == number and len(events) >= 2:
-                    begun = -(10**6)
-                    then()
-        return events
-
-    async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=number)) as client:
-        return await asyncio.gather(*(one(client) for _ in range(number)))
 
 
 def engine_of(process: subprocess.Popen[bytes]) -> psutil.Process:
