@@ -100,7 +100,7 @@ _ASK_NOTHING: dict[str, tuple[object, ...]] = {
 }
 _STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 _COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
-_RESPONSES_PARTS = ("input_text", "output_text", "refusal")
+_RESPONSES_PARTS = ("input_text", "output_text")
 _LOGPROBS = "message.output_text.logprobs"  # what vLLM 0.32.0 heeds in `include`
 # vLLM takes text that begins so for a header of Claude Code's, and drops it from system messages.
 _BILLING_HEADER = "x-anthropic-billing-header"
