@@ -363,9 +363,8 @@ def test_requests_that_come_at_once_count_for_each_other(bodies_come_later: bool
 def test_a_key_of_some_conditions_may_not_write_its_prompts_itself(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     write_keys(file, [Key(name="some", sha256=hashed("some"), conditions=("Code",)), Key(name="all", sha256=hashed("all"))])
-    raw = b'{"prompt": "GPT4 Correct User: Hi<|end_of_turn|>GPT4 Correct Assistant:"}'
     answers = {
-        name: call([raw], path="/v1/completions", args={"api_key_file": file}, authorization=f"Bearer {name}")
+        name: call([BODY], path="/v1/completions", args={"api_key_file": file}, authorization=f"Bearer {name}")
         for name in ("some", "all")
     }
     assert answers["some"][0] == 403
