@@ -184,13 +184,21 @@ def test_a_recipe_is_printed_where_no_file_is_named(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.count("- set: ") == 10
 
 
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        # Of no model type, so that the tokenizer alone knows it.
+        ("A <s>", r"expert: The condition 'A <s>' holds a control token"),
+        ("A <|end_of_turn|>", r"recipe\.yaml:2: --condition is .* holds the control token <\|end_of_turn\|>"),
+    ],
+)
 def test_a_condition_that_the_template_refuses_ends_a_build_before_anything_is_imported(
-    here: Path, toy_folder: Callable[..., Path]
+    here: Path, toy_folder: Callable[..., Path], condition: str, said: str
 ) -> None:
     path = written(
-        'sources:\n- {from: examples/own-data/expert.jsonl, condition: "A <|end_of_turn|>", class: a}\n'
+        f'sources:\n- {{from: examples/own-data/expert.jsonl, condition: "{condition}", class: a}}\n'
         f"tokenize: {{tokenizer: {toy_folder('openchat_3.5')}, model_type: openchat_3.5}}\n"
     )
-    with pytest.raises(OchatError, match=r"expert: The condition 'A <\|end_of_turn\|>' holds a control token"):
+    with pytest.raises(OchatError, match=said):
         built(path)
     assert not Path("mix").exists()
