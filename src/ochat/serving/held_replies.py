@@ -4,7 +4,10 @@ llguidance bounds its own work. Beyond its bounds it allows the end of the reply
 that had ended well: an empty one, with "stop" as its reason. The engine has a way to fail a request, which the gateway then tells
 as the request's fault (replies.py)."""
 
+import logging
 from typing import Any
+
+MAX_TOLD = 300  # characters; the library's own words are followed by its whole state, dozens of lines that a client could fill the log with
 
 
 def install() -> None:
@@ -16,4 +19,11 @@ def install() -> None:
     def accept_tokens(self: Any, request_id: str, tokens: list[int]) -> bool:
         return bool(accept(self, request_id, tokens)) and not self.ll_matcher.is_error()
 
-    GuidanceGrammar.accept_tokens = accept_tokens
+    def check_error(self: Any) -> None:
+        error = self.ll_matcher.get_error()
+        if error and not self.printed_error:
+            self.printed_error = True
+            told = error.partition("\n")[0][:MAX_TOLD]
+            logging.getLogger("vllm.ochat").warning("A reply can't be held to what was asked: %s", told)
+
+    GuidanceGrammar.accept_tokens, GuidanceGrammar.check_error = accept_tokens, check_error

@@ -30,6 +30,7 @@ HOOKS = (
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.decode_next",
     "vllm.v1.engine.output_processor:RequestState.from_new_request",
     "vllm.v1.structured_output.backend_guidance:GuidanceGrammar.accept_tokens",
+    "vllm.v1.structured_output.backend_guidance:GuidanceGrammar.check_error",
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown",
     "vllm.v1.engine.async_llm:AsyncLLM.errored",
     "vllm.entrypoints.launchers.api_server.entry:run_server_worker",
