@@ -358,11 +358,12 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
             continue
         if len(json.dumps(request[name])) > MAX_SCHEMA_LENGTH:
             raise bad_request(f"`{name}` has over {MAX_SCHEMA_LENGTH} characters. Send a smaller schema.", name)
-        if sum(map(len, _patterns(request[name]))) > MAX_PATTERN_LENGTH:
+        schemas = list(_objects(request[name]))
+        if sum(map(len, _patterns(schemas))) > MAX_PATTERN_LENGTH:
             raise bad_request(
                 f"The regexes and grammars in `{name}` have over {MAX_PATTERN_LENGTH} characters. Send shorter ones.", name
             )
-        _check_schema(request[name], name)
+        _check_schema(schemas, name)
     if route.conversation and route.conversation in request and request.get("add_special_tokens"):
         raise bad_request("`add_special_tokens` has no effect: the template puts them where they belong.", "add_special_tokens")
     max_reply_tokens = options.max_reply_tokens
@@ -381,9 +382,8 @@ def _n_parts(message: object) -> int:
     return len(content) if isinstance(content, list) else 0
 
 
-def _check_schema(constraint: object, name: str) -> None:
-    """Raise Refusal for a schema that takes the engine's library seconds."""
-    schemas = list(_objects(constraint))
+def _check_schema(schemas: list[dict[str, Any]], name: str) -> None:
+    """Raise Refusal for a schema, given with all in it, that takes the engine's library seconds."""
     n_items = sum(
         number
         for schema in schemas
@@ -418,32 +418,27 @@ def held_to(request: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _patterns(constraint: object) -> Iterator[str]:
-    """The regexes and grammars in what a reply is held to. Raises Refusal for a string that should be JSON and isn't."""
-    if isinstance(constraint, dict):
-        for name, value in constraint.items():
-            if name in ("pattern", "regex", "grammar", "whitespace_pattern") and isinstance(value, str):
-                yield value
-            elif name in ("json", "structural_tag") and isinstance(value, str):
-                try:
-                    yield from _patterns(parse_body(value))
-                except Refusal as error:
-                    raise bad_request(f"`{name}` isn't a JSON object in a string: {error.message}", name) from error
-            else:
-                if name == "patternProperties" and isinstance(value, dict):
-                    yield from value
-                yield from _patterns(value)
-    elif isinstance(constraint, list):
-        for value in constraint:
-            yield from _patterns(value)
-
-
 def _objects(constraint: object) -> Iterator[dict[str, Any]]:
-    """All JSON objects in what a reply is held to, those in strings too."""
+    """All JSON objects in what a reply is held to, those in strings too. Raises Refusal for a string that should be JSON and isn't."""
     if isinstance(constraint, dict):
         yield constraint
         for name, value in constraint.items():
-            yield from _objects(parse_body(value) if name in ("json", "structural_tag") and isinstance(value, str) else value)
+            if name in ("json", "structural_tag") and isinstance(value, str):
+                try:
+                    value = parse_body(value)
+                except Refusal as error:
+                    raise bad_request(f"`{name}` isn't a JSON object in a string: {error.message}", name) from error
+            yield from _objects(value)
     elif isinstance(constraint, list):
         for value in constraint:
             yield from _objects(value)
+
+
+def _patterns(schemas: list[dict[str, Any]]) -> Iterator[str]:
+    """The regexes and grammars in them."""
+    for schema in schemas:
+        for name, value in schema.items():
+            if name in ("pattern", "regex", "grammar", "whitespace_pattern") and isinstance(value, str):
+                yield value
+            elif name == "patternProperties" and isinstance(value, dict):
+                yield from value
