@@ -67,7 +67,7 @@ COMMANDS = {
     "audit": Command(
         "ochat.client.audit", "what an OpenAI-compatible server does with strangers, forged tokens and bad requests"
     ),
-    "ui": Command("ochat.ui.run", "the chat page on this machine, before any server with OpenAI's API"),
+    "ui": Command("ochat.ui.run", "the chat page on this machine, in front of any server with OpenAI's API"),
     "experiment ablation": Command(
         "ochat.experiment.ablation",
         "does C-RLFT beat each simpler use of the same data? Every arm, trained and asked",

@@ -6,7 +6,7 @@ import pytest
 from live_server import Server
 from pydantic import BaseModel, ValidationError
 
-from ochat.serving.told_errors import is_news, shortened
+from ochat.serving.told_errors import drop_trace, is_news
 
 
 class Chunk(BaseModel):
@@ -31,12 +31,12 @@ def test_an_engine_that_gave_up_keeps_its_line_and_no_trace() -> None:
         Chunk.model_validate({"error": {"message": "Internal server error", "code": 500}})
     for error in (RuntimeError("Internal server error"), found.value):
         record = record_of(error)
-        assert shortened(record)
+        assert drop_trace(record)
         assert record.exc_info is None
     with pytest.raises(ValidationError) as other:
         Chunk.model_validate({"choices": "a"})
     record = record_of(other.value)
-    assert shortened(record)
+    assert drop_trace(record)
     assert record.exc_info
 
 

@@ -75,9 +75,8 @@ class Options:
         unknown = [name for name in self.arms if name not in BY_NAME]
         if unknown:
             raise OchatError(f"Unknown arm {unknown[0]!r}. Known: {', '.join(BY_NAME)}.")
-        if (
-            self.lr is not None and not 0 < self.lr < 1
-        ):  # training's own check, but before the folder is made and holds the rate
+        # Training's own check, but before the folder is made and holds the rate.
+        if self.lr is not None and not 0 < self.lr < 1:
             raise OchatError(f"--lr is {self.lr}. Give a number between 0 and 1, such as 5e-4 or 1e-5.")
         if self.jobs is not None and self.jobs < 1:
             raise OchatError(f"--jobs is {self.jobs}. Give 1 or more.")
@@ -127,7 +126,7 @@ def main(options: Options) -> None:
 
 
 def check_base(base: Path) -> None:
-    """Raises OchatError where no arm's condition could stand in the model's prompts."""
+    """Raise OchatError where no arm's condition could stand in the model's prompts."""
     if not base.is_dir():
         raise OchatError(f"--base {base}: there's no such folder. Give a model's folder.")
     found = detect_model_type(base)
@@ -185,7 +184,7 @@ def config_of(setting: Setting, base: Path | None) -> dict[str, Any]:
 
 
 def check_setting(folder: Path, setting: Setting, base: Path | None) -> None:
-    """Raises OchatError, naming the fields, where the folder's runs are of other settings."""
+    """Raise OchatError, naming the fields, where the folder's runs are of other settings."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         return
@@ -219,7 +218,7 @@ def job_of(options: Options, setting: Setting, point: Point, name: str, seed: in
     folder = options.folder.resolve()
     base = options.base.resolve() if options.base else folder / "base"
     if setting.shape is not None:
-        base = base / f"seed-{seed}"
+        base = base_of(options, seed)
     return Job(setting, point, name, seed, base, folder / point.name / f"seed-{seed}" / name)
 
 
@@ -239,7 +238,7 @@ def train(options: Options, setting: Setting, jobs: Sequence[Job], seeds: Sequen
     print(f"{len(jobs)} runs, {n_at_once} at once; the log of each is {options.folder}/…/{ablation_run.LOG_FILE}", file=out)
     with pool(n_at_once) as executor:
         if setting.shape is not None:
-            missing = [seed for seed in seeds if not (options.folder / "base" / f"seed-{seed}").is_dir()]
+            missing = [seed for seed in seeds if not base_of(options, seed).is_dir()]
             list(executor.map(make_base, [setting] * len(missing), missing, [base_of(options, seed) for seed in missing]))
         waiting = {executor.submit(run_job, job): job for job in jobs}
         with tqdm(total=len(jobs), unit="run", disable=False, smoothing=0, file=sys.stderr) as bar:
@@ -265,7 +264,7 @@ def line_of(job: Job) -> str:
 
 @contextmanager
 def pool(n_at_once: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own beginning, which end when this one does, however that is."""
+    """Spawned processes that end when this one does, however it ends."""
     executor = ProcessPoolExecutor(n_at_once, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
     try:
         yield executor

@@ -85,11 +85,16 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
     yield figures["arms"]
     n = len(results.seeds)
     yield caption(
-        f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: {_drawn(results)} are drawn anew; not corrected for "
-        f"looking at many arms), and each seed as a dot. An interval that goes past 0 or 1 is cut there. {results.setting.n_test} questions each that no row answers; greedy replies "
-        f"of at most {results.setting.max_reply_tokens} tokens: for a model that wasn't trained to answer shortly its share is a "
-        "lower bound."
+        f"Mean over {n} seeds with its 95 % interval (Student's, over seeds: {_drawn(results)} are drawn anew; not corrected "
+        "for looking at many arms), and each seed as a dot. An interval that goes past 0 or 1 is cut there. "
+        f"{results.setting.n_test} questions each that no row answers; greedy replies of at most "
+        f"{results.setting.max_reply_tokens} tokens: for a model that wasn't trained to answer shortly its share is a lower bound."
     )
+    yield from _arms_table(results, estimates)
+
+
+def _arms_table(results: Results, estimates: Sequence[Estimate]) -> Iterator[str]:
+    """The same figures, with what each arm took; `estimates` in the order of the arms."""
     head = "".join(
         f"<th>{cell}</th>"
         for cell in (
@@ -118,10 +123,9 @@ def _arms(results: Results, figures: dict[str, str]) -> Iterator[str]:
         rows += f"<tr><th>{escaped(BY_NAME[name].title)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
     yield caption(
-        "Carries forgotten: of the questions with a carry, the share answered as the sub-optimal source does. Of the full length: "
-        "by stage; where there was a choice, what "
-        f"{results.setting.n_validation} other questions preferred, each length trained by itself. Steps: of the chosen ones. The "
-        "lead is the mean of each seed's own difference."
+        "Carries forgotten: of the questions with a carry, the share answered as the sub-optimal source does. Of the full length: by "
+        f"stage; where there was a choice, what {results.setting.n_validation} other questions preferred, each length trained by "
+        "itself. Steps: of the chosen ones. The lead is the mean of each seed's own difference."
     )
 
 

@@ -121,7 +121,7 @@ class Results:
                 name: {
                     "title": BY_NAME[name].title,
                     "accuracy": accuracy(runs).as_json(),
-                    "below_c_rlft": difference(full, runs).as_json() if full and name != C_RLFT.name else None,
+                    "c_rlft_lead": difference(full, runs).as_json() if full and name != C_RLFT.name else None,
                     "condition_effect": condition_effect(runs).as_json() if len(runs[0].conditions) > 1 else None,
                     "loss_effects": {source: effect.as_json() for source, effect in loss_effects(runs).items()},
                     "runs": [asdict(run) for run in runs],
@@ -143,7 +143,7 @@ class Results:
 
 
 def collect(jobs: Sequence[Job], setting: Setting, at: Point, names: Sequence[str]) -> Results:
-    """The results of finished jobs: the named arms at the point, and sweeps through it, each over the seeds that all its values have."""
+    """The results of finished jobs: the named arms at the point, and sweeps through it, over the seeds that were swept."""
     found: dict[Point, dict[str, list[ArmRun]]] = {}
     folders: dict[str, list[Path]] = {}
     for job in jobs:
@@ -151,23 +151,19 @@ def collect(jobs: Sequence[Job], setting: Setting, at: Point, names: Sequence[st
         if job.point == at:
             folders.setdefault(job.arm_name, []).append(job.folder)
     arms = {arm.name: found[at][arm.name] for arm in ARMS if arm.name in names and arm.name in found[at]}
-    sweeps = {}
+    sweeps: dict[str, list[SweepValue]] = {}
     for name, (values, of_arms) in SWEEPS.items():
-        points = list(zip(values, sweep_points(name, at), strict=True))
-        if any(point != at and point in found for _, point in points):
-            same = {arm: runs for arm, runs in found.get(at, {}).items() if arm in SWEPT_ARMS and arm not in of_arms}
-            seeds = {run.seed for _, point in points if point != at for runs in found.get(point, {}).values() for run in runs}
-            sweeps[name] = [
-                SweepValue(
-                    value,
-                    {
-                        arm: [run for run in runs if run.seed in seeds]
-                        for arm, runs in ({arm: found[point][arm] for arm in of_arms if arm in found[point]} | same).items()
-                    },
-                )
-                for value, point in points
-                if point in found
-            ]
+        points = [(value, point) for value, point in zip(values, sweep_points(name, at), strict=True) if point in found]
+        turned = [point for _, point in points if point != at]
+        if not turned:
+            continue
+        seeds = {run.seed for point in turned for runs in found[point].values() for run in runs}
+        same = {arm: runs for arm, runs in found.get(at, {}).items() if arm in SWEPT_ARMS and arm not in of_arms}
+        sweeps[name] = []
+        for value, point in points:
+            there = {arm: found[point][arm] for arm in of_arms if arm in found[point]} | same
+            of_seeds = {arm: [run for run in runs if run.seed in seeds] for arm, runs in there.items()}
+            sweeps[name].append(SweepValue(value, of_seeds))
     return Results(setting, at, arms, sweeps, folders)
 
 
@@ -275,14 +271,14 @@ def table(results: Results) -> str:
     titles = [BY_NAME[name].title for name in results.arms]
     width = max(map(len, [*titles, "arm"]))
     n = len(results.seeds)
-    lines = [f"{'arm':<{width}}  right [95 % interval, {n} seeds]  without carries  other condition  C-RLFT's lead"]
+    lines = [f"{'arm':<{width}}  right [95 % interval, {n} seeds]  carries forgotten  other condition  C-RLFT's lead"]
     full = results.arms.get(C_RLFT.name)
     for title, (name, runs) in zip(titles, results.arms.items(), strict=True):
         mistaken = mean_of_runs([run.mistaken[run.conditions[0]] for run in runs]).value
         second = runs[0].conditions[1:]
         other = f"{mean_of_runs([run.accuracy[second[0]] for run in runs]).value:.3f}" if second else "–"
         lead = difference(full, runs).signed() if full and name != C_RLFT.name else ""
-        lines.append(f"{title:<{width}}  {accuracy(runs)!s:<35}  {mistaken:>15.3f}  {other:>15}  {lead}".rstrip())
+        lines.append(f"{title:<{width}}  {accuracy(runs)!s:<35}  {mistaken:>17.3f}  {other:>15}  {lead}".rstrip())
     for name, values in results.sweeps.items():
         of_arms = list(dict.fromkeys(arm for at in values for arm in at.arms))
         lines.append("")

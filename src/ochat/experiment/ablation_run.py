@@ -94,7 +94,7 @@ def replies_file(condition: str, what: str = "replies") -> str:
 
 def conditions_asked(arm: Arm, setting: Setting) -> tuple[str, ...]:
     """The conditions that an arm's model is asked under, the one that it is judged by first."""
-    return setting.conditions if arm.conditions else (NO_CONDITION,)
+    return setting.conditions if arm.has_conditions else (NO_CONDITION,)
 
 
 def read_correct(path: Path) -> list[bool]:
@@ -147,7 +147,7 @@ def _run(job: Job) -> None:
     write_text(job.folder / QUESTIONS_FILE, "".join(questions))  # for `ochat eval run`, against a server
     for condition in conditions_asked(arm, setting):
         _ask(job, model, drawn.test, condition, job.folder / replies_file(condition))
-    if arm.conditions:
+    if arm.has_conditions:
         _measure(job, model, drawn.test)
     write_json(
         job.folder / DONE_FILE,

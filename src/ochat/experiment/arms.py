@@ -42,22 +42,22 @@ class Arm:
     name: str
     title: str
     stages: tuple[Stage, ...] = (Stage("all"),)
-    conditions: bool = False
-    weights: bool = False
-    shuffled: bool = False  # conditions are dealt out to the rows at random: the null control
+    has_conditions: bool = False
+    has_weights: bool = False
+    is_shuffled: bool = False  # conditions are dealt out to the rows at random: the null control
 
 
 _SOME_EPOCHS = (1 / 16, 1 / 4, 1.0)
 
-C_RLFT = Arm("c-rlft", "C-RLFT", conditions=True, weights=True)
+C_RLFT = Arm("c-rlft", "C-RLFT", has_conditions=True, has_weights=True)
 NEITHER = Arm("neither", "plain SFT on all")
 EXPERT_ONLY = Arm("expert-only", "expert only, epochs chosen", (Stage("expert", _SOME_EPOCHS),))
 BASE = Arm("base", "the model to start from", ())
-SHUFFLED = Arm("shuffled", "C-RLFT, conditions shuffled", conditions=True, weights=True, shuffled=True)
+SHUFFLED = Arm("shuffled", "C-RLFT, conditions shuffled", has_conditions=True, has_weights=True, is_shuffled=True)
 ARMS = (
     C_RLFT,
-    Arm("no-weight", "without weights (w = 1)", conditions=True),
-    Arm("no-condition", "without conditions", weights=True),
+    Arm("no-weight", "without weights (w = 1)", has_conditions=True),
+    Arm("no-condition", "without conditions", has_weights=True),
     NEITHER,
     EXPERT_ONLY,
     Arm("suboptimal-only", "sub-optimal only", (Stage("suboptimal"),)),
@@ -109,17 +109,17 @@ def stage_rows(
     if not kept:
         raise ValueError(f"no row is left for {arm.name}")
     own = [conditions[0] if example.is_expert else conditions[1] for example in kept]
-    if arm.shuffled or shuffled:
+    if arm.is_shuffled or shuffled:
         rng.shuffle(own)
     rows = []
     for example, condition in zip(kept, own, strict=True):
-        weight = 1.0 if example.is_expert or not arm.weights else suboptimal_weight
+        weight = 1.0 if example.is_expert or not arm.has_weights else suboptimal_weight
         items = (
             Message(role="user", content=task.question(example.pair)),
             Message(role="assistant", content=example.answer, weight=weight),
         )
         name = EXPERT_CLASS if example.is_expert else SUBOPTIMAL_CLASS
-        rows.append(Conversation(items=items, condition=condition if arm.conditions else NO_CONDITION, **{"class": name}))
+        rows.append(Conversation(items=items, condition=condition if arm.has_conditions else NO_CONDITION, **{"class": name}))
     return rows
 
 

@@ -26,7 +26,7 @@ class Setting:
     shape: TinyShape | None = None  # of a model of random weights, another for each seed; else it starts from a base model
     expert_share: float = 0.05
     weight: float = 0.1  # of the sub-optimal class
-    quality: float = 0.3  # share of the sub-optimal answers that are right, as far as chance decides
+    quality: float = 0.3  # share of the sub-optimal answers that keep the carries, of sums that have any
     n_validation: int = 100
     n_test: int = 300
     max_reply_tokens: int = 8

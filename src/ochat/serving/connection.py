@@ -1,11 +1,12 @@
-"""Bound what only the connection sees: the head of a request, its address and headers, which has to be whole before the gateway sees
-anything; the trailers after a body sent in chunks; the rest of a body that was answered before it was whole; and a client that takes
-nothing of what it is sent.
+"""Bound what only the connection sees: what comes before the gateway is called, and what is left after it has answered.
 
-uvicorn's parser of choice keeps a head of any length, and waits for its end for ever: anybody could fill the memory without a key
-(uvicorn 0.54 with httptools 0.9). It keeps trailers just so, of a request that was answered long ago too. Its other one, h11, has
-bounds of vLLM's. Bodies are bounded in gateway.py, until they are answered; what comes of one afterwards has its time here. And uvicorn waits for ever until a client has taken what was sent before: its next
-reply, which waits for that, would keep its place among those in flight."""
+That is the head of a request (its address and headers); the trailers after a body sent in chunks; the rest of a body that was answered
+before it was whole; and a client that takes nothing of what it is sent.
+
+uvicorn's parser of choice (0.54, with httptools 0.9) keeps a head of any length and waits for its end for ever, so anybody could fill
+the memory without a key. It keeps trailers too, even of a request that was answered long ago. Its other parser, h11, has bounds that
+vLLM sets. Until it is answered, a body is bounded in request_body.py; its rest has its time here. And uvicorn waits for ever until a
+client has taken what was sent: the client's next reply, which waits for that, would keep its place among those in flight."""
 
 import asyncio
 
@@ -18,10 +19,10 @@ READ_SECONDS = 60  # for a client to take something of what has piled up
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose client is cut off when its request's head or trailers are too long or too slow, or when it doesn't read."""
+    """A connection that is cut when a head or trailers are too long or too slow, or when its client doesn't read."""
 
-    # Since the last piece of a body, or the last end of a head or request: of a head, of chunks' sizes, of trailers. Those that came
-    # together with such an end aren't counted; they're as many as one read brings.
+    # Bytes that belong to no body: of a head, of chunks' sizes, of trailers. Counted anew from each piece of a body, and from each end
+    # of a head or of a request; what came in one read with such an end isn't counted.
     _n_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _read_deadline: asyncio.TimerHandle | None = None
@@ -78,7 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _watch_reading(self, n_before: int | None = None) -> None:
-        """Abort where no less is left to be taken than before; else look again.
+        """Cut off a client that has taken nothing since the last look, when `n_before` bytes were left; else look again.
 
         uvicorn goes on only when nearly all is taken, and a long reply is written at once: who reads it slowly does read."""
         n_left = self.transport.get_write_buffer_size()

@@ -23,7 +23,7 @@ EXPECTED = {
 
 
 def hide_if_told(environ: Mapping[str, str]) -> None:
-    """From now on hide them in this process, if the launcher's variable says so and the engine runs on a CPU: on a GPU some of them
+    """From now on hide the expected warnings in this process, if the launcher's variable says so and the engine runs on a CPU: on a GPU some of them
     matter."""
     if HIDES_EXPECTED not in environ:
         return

@@ -29,7 +29,8 @@ from ochat.registry import ModelType, detect_model_type, trained_conditions
 from ochat.serving import metering, metrics
 from ochat.serving.conditions import Conditions, server_conditions, take_condition
 from ochat.serving.connection import bound_connections
-from ochat.serving.engine_died import NOT_STARTED
+from ochat.serving.constraints import held_to
+from ochat.serving.fatal import NOT_STARTED
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
 from ochat.serving.keys import Key, KeyStore, named_keys
 from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
@@ -44,8 +45,7 @@ from ochat.serving.request_checks import (
     check_fields,
     check_inner_fields,
     check_template_options,
-    choices,
-    held_to,
+    count_choices,
     known_fields,
 )
 from ochat.serving.routes import Route, routes_at
@@ -250,7 +250,7 @@ class Gateway:
         if not work.is_counted:
             return
         work.is_counted = False
-        self.in_flight -= work.choices
+        self.in_flight -= work.n_choices
         if work.key:
             self.limits.finish(work.key, time.monotonic(), work.meter.tokens)
 
@@ -274,7 +274,7 @@ class Gateway:
             raise too_many(f"The server makes {self.max_in_flight} replies at once and is busy.", 1)
 
     def _checked(self, work: Work, body: bytes) -> bytes:
-        """The body as vLLM gets it. Raises Refusal."""
+        """The body as vLLM gets it. Takes places for further replies, and notes on `work` what logs and reply tell. Raises Refusal."""
         if work.key:  # others of its may have come while the body did
             self.limits.check_tokens(work.key, time.monotonic(), self._running_beside(work))
             if work.key.conditions and work.route.path == "/v1/completions":
@@ -290,12 +290,12 @@ class Gateway:
         if self.kind:  # under another tokenizer mode of vLLM's there's a template of Jinja's
             check_template_options(work.route, request)
         check_bounds(work.route, request, self.options)
-        more = choices(request) - 1
+        more = count_choices(request) - 1
         if work.route.generates and more:
             if self.max_in_flight is not None and more >= self.max_in_flight:
                 raise bad_request(f"This server makes {self.max_in_flight} replies at once. Ask for fewer.", "n")
             self._check_room(more)
-            work.choices += more
+            work.n_choices += more
             self.in_flight += more
         sent = write_body(request)
         if constraint := held_to(request):

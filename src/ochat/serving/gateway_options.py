@@ -14,7 +14,8 @@ SECRET_ARGUMENT = "ochat_secret"
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
-# Any: dataclasses.field claims its default's type. Below, RUF009 takes the call for a mutable default where the type isn't plain.
+# Any, since dataclasses.field claims its default's type. Where an annotation isn't a plain type, ruff takes the call for a mutable
+# default: hence `noqa: RUF009` below.
 def _flag(default: Any, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": help, **more})
 
@@ -31,9 +32,8 @@ class GatewayOptions:
     max_body_mb: float = _flag(4.0, "refuse longer bodies", type=float, metavar="MB")
     max_choices: int = _flag(16, "replies that one request may ask for", type=int, metavar="N")
     max_reply_tokens: int | None = _flag(None, "tokens that a reply may have, also where a request names none", type=int)
-
     max_in_flight: int | None = _flag(
-        None, "replies in the making, above which requests get 429; the engine's --max-num-seqs if left out", type=int
+        None, "replies in flight, above which requests get 429; the engine's --max-num-seqs if left out", type=int
     )
     request_timeout: float = _flag(600.0, "seconds after which a reply is cut off", type=float, metavar="SECONDS")
     share_prefix_cache: bool = _flag(False, "let keys share cached prompts, by whose speed one can tell what another has asked")

@@ -7,7 +7,8 @@ as the request's fault (replies.py)."""
 import logging
 from typing import Any
 
-MAX_TOLD = 300  # characters; the library's own words are followed by its whole state, dozens of lines that a client could fill the log with
+# Characters. The library's own words are followed by its whole state, dozens of lines that a client could fill the log with.
+MAX_TOLD = 300
 
 
 def install() -> None:

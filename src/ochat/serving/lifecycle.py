@@ -11,7 +11,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from ochat.serving.engine_died import ENGINE_DIED
+from starlette.datastructures import State
+
+from ochat.serving.fatal import ENGINE_DIED
 from ochat.serving.refusal import Refusal
 from ochat.serving.say import say
 from ochat.serving.work import Work
@@ -36,7 +38,7 @@ class Lifecycle:
             return _unavailable("The engine has died; the server is ending.")
         return None
 
-    def watch(self, state: Any, tick: Callable[[], None], ends_in_time: bool = False) -> "asyncio.Task[None]":
+    def watch(self, state: State, tick: Callable[[], None], ends_in_time: bool = False) -> "asyncio.Task[None]":
         """Hold the engine's shutdown until requests have ended, and look after it and whatever `tick` does each second.
 
         With `ends_in_time` the last words come within the time to drain: vLLM kills one of several API processes after it."""
@@ -64,7 +66,7 @@ class Lifecycle:
         for work in list(self.works):
             work.cut(refusal)
 
-    async def _look_after(self, state: Any, tick: Callable[[], None]) -> None:
+    async def _look_after(self, state: State, tick: Callable[[], None]) -> None:
         has_failed = False
         while True:
             await asyncio.sleep(TICK_SECONDS)

@@ -1,4 +1,4 @@
-"""Know, of each request, what the engine did for it: without a look at its tokens, and when its client has left too.
+"""Count what the engine did for each request: without parsing its reply, and where its client has left too.
 
 vLLM makes one RequestState for each choice of a request, in the process and in the task that handles the request, just before it
 goes to the engine. We note it with the request of this task; the counts are read from it at the end. The prefix cache's salt is

@@ -24,7 +24,8 @@ UNAUTHORIZED = Counter("ochat_unauthorized", "Requests without a valid key")
 
 def record(row: Mapping[str, Any], is_known: bool) -> None:
     """Count a request by its row of the usage log. Conditions that aren't known share one name: clients make them up."""
-    labels = (row["condition"] if is_known else "other" if row["condition"] else "", row["key"] or "")
+    condition = row["condition"] if is_known or not row["condition"] else "other"
+    labels = (condition, row["key"] or "")
     REQUESTS.labels(*labels, row["outcome"], str(row["status"])).inc()
     PROMPT_TOKENS.labels(*labels).inc(row["prompt_tokens"])
     CACHED_TOKENS.labels(*labels).inc(row["cached_tokens"])

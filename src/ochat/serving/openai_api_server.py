@@ -5,7 +5,6 @@ Every option of vLLM is an option here. Nothing here handles a request: see rend
 import argparse
 import difflib
 import errno
-import json
 import multiprocessing
 import os
 import secrets
@@ -18,18 +17,17 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from ochat.errors import ModelError, OchatError, require
-from ochat.hub import MODEL_FILES, TOKENIZER_FILES, model_folder
-from ochat.registry import ModelType, detect_model_type, load_template
-from ochat.serving.conditions import AUTO_IS_RESERVED
+from ochat.errors import OchatError, require
+from ochat.hub import TOKENIZER_FILES
 from ochat.serving.cpu import GIB, available_memory, kv_cache_bytes, thread_binding, usable_cores, weight_bytes
-from ochat.serving.engine_died import ENGINE_DIED, NOT_STARTED
 from ochat.serving.expected_warnings import HIDES_EXPECTED
+from ochat.serving.fatal import ENGINE_DIED, NOT_STARTED
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, GatewayOptions, add_flags, options_of
 from ochat.serving.keys import KeyStore, named_keys
 from ochat.serving.log_file import redirect
-from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, check_hooks, check_version
+from ochat.serving.plugin import TOKENIZER_MODE, check_hooks, check_version
 from ochat.serving.say import say
+from ochat.serving.served_model import choose_model, find_model
 from ochat.serving.usage_log import RequestLog, UsageLog
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ def prepare_environment(environ: MutableMapping[str, str]) -> None:
 
 
 def check_model(argv: list[str]) -> None:
-    """Refuse a model that can't be served, and files of ours that can't be used, before vLLM is imported, which takes most of a minute.
+    """Refuse a model, keys or logs that can't be used before vLLM is imported, which takes most of a minute.
 
     Where the arguments are more than these few options can read, vLLM's parser and choose_model tell."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -150,10 +148,10 @@ def make_parser() -> "FlexibleArgumentParser":
 def fit_to_cpu(args: Namespace, environ: MutableMapping[str, str]) -> str:
     """Choose threads and the KV cache's room by the machine, where the user hasn't; returns a line that says what is used.
 
-    A lone worker runs inside the engine's process and not in one more: a process less is loaded, a third of the start-up time on
-    two cores, and its tokens needn't cross to the engine. vLLM's CPU platform starts it all the same unless this variable is 0
-    (vllm/platforms/cpu.py, 0.32.0); else that changes offline use alone, and brings a warning on random seeds. Several workers
-    need processes, as does a user's own binding of threads to cores, which vLLM applies to workers' processes alone."""
+    With VLLM_ENABLE_V1_MULTIPROCESSING=0 a lone worker runs inside the engine's process: one process less is loaded, a third of the
+    start-up time on two cores, and tokens needn't cross to the engine. vLLM's CPU platform starts that process unless the variable
+    is 0 (vllm/platforms/cpu.py, 0.32.0); for the rest it changes offline use alone, and brings a warning on random seeds. Several
+    workers need processes, as does a user's own binding of threads to cores, which vLLM applies to workers' processes alone."""
     workers = args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size
     cores = usable_cores()
     if workers == 1 and THREADS_BIND not in environ:
@@ -196,7 +194,7 @@ def parse(argv: list[str]) -> Namespace:
 
 
 def complete(args: Namespace) -> None:
-    """Make them what vLLM's server takes. Raises OchatError for what can't work, before a model loads."""
+    """Make the arguments what vLLM's server takes. Raises OchatError for what can't work, before a model loads."""
     from vllm.platforms import current_platform
 
     if args.tokenizer_mode.lower() != TOKENIZER_MODE:
@@ -213,8 +211,8 @@ def complete(args: Namespace) -> None:
             say("Ray isn't used: vLLM has no support for it on this device.")
     if args.stream_period is not None:
         args.stream_interval = args.stream_period
-    # With "auto" the first request that needs one would choose for all that come. With xgrammar, its first choice, three quantifiers
-    # inside each other kept the engine from everybody for a minute, as in `(([a-z]{1,10}){1,10} ?){1,10}` (vLLM 0.32.0).
+    # With "auto" the first request that needs a backend would choose it for all that come. With xgrammar, vLLM's first choice, three
+    # quantifiers inside each other kept the engine from everybody for a minute, as in `(([a-z]{1,10}){1,10} ?){1,10}` (vLLM 0.32.0).
     if args.structured_outputs_config.backend == "auto":
         args.structured_outputs_config.backend = "guidance"
     args.middleware = ["ochat.serving.gateway.Gateway", "ochat.serving.page_mount.PageMount", *args.middleware]
@@ -256,63 +254,11 @@ def check_logs(options: GatewayOptions) -> None:
         RequestLog(options.request_log, options.log_max_mb, options.log_max_count).close()
 
 
-def choose_model(args: Namespace) -> None:
-    """Find the model, its type and its tokenizer, and fill in what follows from them."""
-    named, folder, tokenizer, kind = find_model(args.model, args.model_tag, args.tokenizer, args.model_type)
-    check_conditions(args, kind, tokenizer)
-    name = folder.name if Path(named).expanduser().is_dir() else named
-    args.model = args.model_tag = str(folder)
-    args.tokenizer = str(tokenizer)
-    args.served_model_name = list(dict.fromkeys([*(args.served_model_name or []), *kind.served_names, name]))
-    args.additional_config = {**(args.additional_config or {}), MODEL_TYPE_KEY: kind.name}
-    if args.max_model_len is None:
-        args.max_model_len = shorter_context(kind, folder)
-
-
-def check_conditions(args: Namespace, kind: ModelType, tokenizer: Path) -> None:
-    """Raise OchatError where --conditions or --default-condition names what the template can't take."""
-    options = options_of(args)
-    named = [name for name in (*options.conditions, options.default_condition) if name]
-    if "auto" in named:
-        raise OchatError(AUTO_IS_RESERVED)
-    if named:
-        template = load_template(kind, tokenizer)
-        for name in named:
-            template.check_condition(name)
-
-
-def find_model(
-    model: str | None, model_tag: str | None, tokenizer: str | None, model_type: str, patterns: list[str] = MODEL_FILES
-) -> tuple[str, Path, Path, ModelType]:
-    """The model's name as given, its folder and its tokenizer's, and its type. Raises OchatError where one can't be had.
-
-    The folders are absolute: the server tells them to clients, who know a checkpoint by them."""
-    if model_tag is not None and model is not None and model_tag != model:
-        raise OchatError(f"Two models given, {model_tag} and {model}. Give one.")
-    named = model if model_tag is None else model_tag
-    if named is None:
-        raise OchatError("No model given. Give its folder: ochat serve --model DIR")
-    folder = model_folder(named, patterns).resolve()
-    tokenizer_folder = folder if tokenizer is None else model_folder(tokenizer, TOKENIZER_FILES).resolve()
-    kind = detect_model_type(folder, model_type)
-    load_template(kind, tokenizer_folder)  # says in one line what vLLM would say in a trace
-    shorter_context(kind, folder)
-    return named, folder, tokenizer_folder, kind
-
-
-def shorter_context(kind: ModelType, folder: Path) -> int | None:
-    """The type's context where the model's own is longer, else None: vLLM reads the model's own, scaling and all."""
-    path = folder / "config.json"
-    try:
-        length = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} can't be read ({error}). Give the folder of a whole model, such as RUN/final.") from error
-    return kind.max_context if isinstance(length, int) and length > kind.max_context else None
-
-
 def end_without_engine(has_begun: threading.Event) -> None:
-    """End the process where the engine has gone before the server began: vLLM 0.32.0, both of whose processes were told to stop in that
-    time, waited for ever. It has some seconds to end by itself, as it does after most errors, and to say why."""
+    """End the process where the engine has ended before the server began.
+
+    vLLM 0.32.0 waited for ever where both of its processes were told to stop in that time. It has ENGINE_GONE_SECONDS to end by itself
+    and to say why, as it does after most errors."""
     had_engine = False
     while not has_begun.wait(0.5):
         has_engine = any(child.name.startswith("EngineCore") for child in multiprocessing.active_children())

@@ -5,17 +5,16 @@ The known fields are read from vLLM's own request classes, so that a newer vLLM'
 
 import difflib
 import importlib
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from ochat.serving.constraints import check_constraints
 from ochat.serving.gateway_options import GatewayOptions
-from ochat.serving.refusal import Refusal, bad_request
-from ochat.serving.request_body import parse_body
+from ochat.serving.refusal import bad_request
 from ochat.serving.routes import Route
 
 MAX_MESSAGES = 2_000  # and parts of them, all together
@@ -23,16 +22,7 @@ MAX_STOPS = 16
 MAX_STOP_LENGTH = 1_000  # characters
 MAX_TOKEN_ENTRIES = 1_000
 MAX_MODEL_LENGTH = 1_000  # characters; vLLM logs a name that it doesn't know
-# Characters of a schema, and of all regexes and grammars in it: the engine compiles those in more than square time, and isn't to be
-# stopped in it; with a regex of a million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
-MAX_SCHEMA_LENGTH = 16_384
-MAX_PATTERN_LENGTH = 1_000
-# llguidance 1.7 has bounds of its own but for two things. Each of an array's possible items is written out, a hundred thousand in seconds.
-# Whether a text can match several patterns at once takes twice as long with each more, a second for sixteen.
-MAX_ITEMS = 10_000
-MAX_PATTERNS_AT_ONCE = 8
 _DEFAULT_MAX_TOKENS = {"/v1/completions": 16}  # vLLM's, as OpenAI's; elsewhere it's the context
-_CONSTRAINTS = ("response_format", "structured_outputs", "text", "output_config")  # what a reply is held to
 _CLASSES = {
     "/v1/chat/completions": ("openai.chat_completion.protocol:ChatCompletionRequest",),
     "/v1/completions": ("openai.completion.protocol:CompletionRequest",),
@@ -99,7 +89,6 @@ _ASK_NOTHING: dict[str, tuple[object, ...]] = {
     "store": (False,),
 }
 _STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
-_COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
 _RESPONSES_PARTS = ("input_text", "output_text")
 _LOGPROBS = "message.output_text.logprobs"  # what vLLM 0.32.0 heeds in `include`
 # vLLM takes text that begins so for a header of Claude Code's, and drops it from system messages.
@@ -319,20 +308,20 @@ def _whole_number(request: dict[str, Any], name: str) -> int | None:
     raise bad_request(f"`{name}` is {str(number)[:128]!r}. Give a whole number.", name)
 
 
-def choices(request: dict[str, Any]) -> int:
+def count_choices(request: dict[str, Any]) -> int:
     """How many replies a request asks for: one for each prompt and each `n`."""
     n, prompt = max(1, _whole_number(request, "n") or 1), request.get("prompt")
-    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)  # else the ids of one prompt
-    return n * (len(prompt) if isinstance(prompt, list) and several else 1)
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):  # a list of numbers: one prompt's ids
+        return n
+    return n * len(prompt)
 
 
 def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions) -> None:
     """Raise Refusal for a request that asks for more than the server gives. Where the reply's length is bounded and the request
     names none, it gets that bound."""
-    if choices(request) > options.max_choices:
-        raise bad_request(
-            f"The request asks for {choices(request)} replies. Ask for at most {options.max_choices} at a time.", "n"
-        )
+    n_choices = count_choices(request)
+    if n_choices > options.max_choices:
+        raise bad_request(f"The request asks for {n_choices} replies. Ask for at most {options.max_choices} at a time.", "n")
     if len(str(request.get("model"))) > MAX_MODEL_LENGTH:
         raise bad_request(f"`model` has over {MAX_MODEL_LENGTH} characters. Ask /v1/models for the names.", "model")
     messages = request.get(route.conversation) if route.conversation else None
@@ -353,17 +342,7 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
         entries = request.get(name)
         if isinstance(entries, dict | list) and len(entries) > MAX_TOKEN_ENTRIES:
             raise bad_request(f"`{name}` has {len(entries)} entries. Send at most {MAX_TOKEN_ENTRIES}.", name)
-    for name in _CONSTRAINTS:
-        if name not in request:
-            continue
-        if len(json.dumps(request[name])) > MAX_SCHEMA_LENGTH:
-            raise bad_request(f"`{name}` has over {MAX_SCHEMA_LENGTH} characters. Send a smaller schema.", name)
-        schemas = list(_objects(request[name]))
-        if sum(map(len, _patterns(schemas))) > MAX_PATTERN_LENGTH:
-            raise bad_request(
-                f"The regexes and grammars in `{name}` have over {MAX_PATTERN_LENGTH} characters. Send shorter ones.", name
-            )
-        _check_schema(schemas, name)
+    check_constraints(request)
     if route.conversation and route.conversation in request and request.get("add_special_tokens"):
         raise bad_request("`add_special_tokens` has no effect: the template puts them where they belong.", "add_special_tokens")
     max_reply_tokens = options.max_reply_tokens
@@ -380,65 +359,3 @@ def check_bounds(route: Route, request: dict[str, Any], options: GatewayOptions)
 def _n_parts(message: object) -> int:
     content = message.get("content") if isinstance(message, dict) else None
     return len(content) if isinstance(content, list) else 0
-
-
-def _check_schema(schemas: list[dict[str, Any]], name: str) -> None:
-    """Raise Refusal for a schema, given with all in it, that takes the engine's library seconds."""
-    n_items = sum(
-        number
-        for schema in schemas
-        for field in ("maxItems", "minItems")
-        if isinstance(number := schema.get(field), int | float) and number > 0
-    )
-    if n_items > MAX_ITEMS:
-        raise bad_request(f"`minItems` and `maxItems` in `{name}` come to over {MAX_ITEMS} items. Ask for fewer.", name)
-    n_patterns = sum(field in schema for schema in schemas for field in ("pattern", "format"))
-    # So many are joined to another, if all of a schema's parts have a pattern.
-    n_joins = sum(
-        (len(schema["allOf"]) - 1 if isinstance(schema.get("allOf"), list) else 0)
-        + (any(field in schema for field in ("pattern", "format")) and any(field in schema for field in _COMBINED))
-        for schema in schemas
-    )
-    if min(n_patterns, n_joins + 1) > MAX_PATTERNS_AT_ONCE:
-        raise bad_request(
-            f"`{name}` may ask a text to match {min(n_patterns, n_joins + 1)} patterns at once. Join at most "
-            f"{MAX_PATTERNS_AT_ONCE} by `allOf` or `$ref`.",
-            name,
-        )
-
-
-def held_to(request: Mapping[str, Any]) -> str | None:
-    """The field that holds the reply to a schema, regex or grammar, if one does."""
-    for name in _CONSTRAINTS:
-        value = request.get(name)
-        form = value.get("format", value) if isinstance(value, dict) else None
-        plain = not isinstance(form, dict) or form.get("type") not in ("json_object", "json_schema", "structural_tag")
-        if value and (name == "structured_outputs" or not plain):
-            return name
-    return None
-
-
-def _objects(constraint: object) -> Iterator[dict[str, Any]]:
-    """All JSON objects in what a reply is held to, those in strings too. Raises Refusal for a string that should be JSON and isn't."""
-    if isinstance(constraint, dict):
-        yield constraint
-        for name, value in constraint.items():
-            if name in ("json", "structural_tag") and isinstance(value, str):
-                try:
-                    value = parse_body(value)
-                except Refusal as error:
-                    raise bad_request(f"`{name}` isn't a JSON object in a string: {error.message}", name) from error
-            yield from _objects(value)
-    elif isinstance(constraint, list):
-        for value in constraint:
-            yield from _objects(value)
-
-
-def _patterns(schemas: list[dict[str, Any]]) -> Iterator[str]:
-    """The regexes and grammars in them."""
-    for schema in schemas:
-        for name, value in schema.items():
-            if name in ("pattern", "regex", "grammar", "whitespace_pattern") and isinstance(value, str):
-                yield value
-            elif name == "patternProperties" and isinstance(value, dict):
-                yield from value

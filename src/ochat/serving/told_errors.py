@@ -1,8 +1,8 @@
 """Keep out of the server's log what a client was told: its own mistake.
 
 On Anthropic's routes vLLM logs a whole trace for each request that it answers with 400, so that a client can fill the log (0.32.0,
-entrypoints/anthropic). On all others it logs none. What is answered with 500 stays, with its trace, but where the engine gave up on a reply: that
-is told in a line before, and a trace of the places that passed it on says no more."""
+entrypoints/anthropic). On all others it logs none. What is answered with 500 stays, with its trace. Only where the engine gave up on a
+reply the trace is dropped: a line before tells it, and the trace shows only who passed it on."""
 
 import logging
 from collections.abc import Callable
@@ -24,19 +24,19 @@ def status_of(error: BaseException) -> int:
 
 
 def hide_told_errors() -> None:
-    """From now on hide or shorten them in this process."""
+    """From now on, in this process, hide a client's mistakes from the log, and shorten an engine's giving up."""
     router, converter = map(logging.getLogger, LOGGERS)
     router.addFilter(_of_router)
-    converter.addFilter(shortened)
+    converter.addFilter(drop_trace)
 
 
 def is_news(status_of: Callable[[BaseException], int], record: logging.LogRecord) -> bool:
     """Whether the log is to have it, as a filter of logging's."""
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or (status_of(error) >= 500 and shortened(record))
+    return error is None or (status_of(error) >= 500 and drop_trace(record))
 
 
-def shortened(record: logging.LogRecord) -> bool:
+def drop_trace(record: logging.LogRecord) -> bool:
     """Always true: a filter of logging's that takes away the trace of an engine that gave up."""
     error = record.exc_info[1] if record.exc_info else None
     # In the middle of a stream vLLM takes its own error for a piece of the reply, and pydantic finds that it's none.

@@ -28,7 +28,7 @@ class Work:
         self.reply = reply
         self.condition = ""
         self.user: object = None
-        self.choices = 1
+        self.n_choices = 1
         self.is_counted = False  # among those in flight
         self.body_bytes = 0
         self.request: dict[str, Any] = {}

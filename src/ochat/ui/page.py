@@ -1,6 +1,6 @@
 """The chat page: a few static files, as an ASGI application.
 
-The server mounts it by the name of an entry point (serving/page_mount.py), `ochat ui` runs it before any other server. The page
+The server mounts it by the name of an entry point (serving/page_mount.py), `ochat ui` runs it in front of any other server. The page
 talks to the paths beside its own, so it needs no address of anything. Its policy lets it load from and talk to nobody else, and
 run no script but the files here: docs/decisions/0007-chat-page.md."""
 

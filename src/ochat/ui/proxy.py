@@ -1,4 +1,4 @@
-"""The chat page before any server that speaks OpenAI's API, and what the page asks for passed on to it.
+"""The chat page in front of any server that speaks OpenAI's API, and what the page asks for passed on to it.
 
 A browser lets a page talk to the host that it came from, and to others only where those allow it. So the page's requests come
 here and are passed on as they are, in both directions as they arrive. It listens on this machine alone, and answers only to its

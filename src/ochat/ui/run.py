@@ -1,4 +1,4 @@
-"""`ochat ui`: the chat page on this machine, before any server that speaks OpenAI's API."""
+"""`ochat ui`: the chat page on this machine, in front of any server that speaks OpenAI's API."""
 
 import socket
 from dataclasses import dataclass
