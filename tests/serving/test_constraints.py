@@ -5,12 +5,6 @@ import pytest
 from ochat.serving.constraints import check_constraints, held_to
 from ochat.serving.refusal import Refusal
 
-# Each refers to the next, and has a pattern of its own.
-CHAINED = {
-    "$ref": "#/$defs/0",
-    "$defs": {**{str(n): {"pattern": f"{n}", "$ref": f"#/$defs/{n + 1}"} for n in range(8)}, "8": {"format": "date"}},
-}
-
 
 @pytest.mark.parametrize(
     ("request_", "found"),
@@ -24,10 +18,6 @@ CHAINED = {
         ({"structured_outputs": {"json": '{"a": {"pattern": "' + "a" * 1001 + '"}}'}}, "have over 1000"),
         ({"structured_outputs": {"json": {"patternProperties": {"a" * 1001: True}}}}, "have over 1000"),
         ({"structured_outputs": {"structural_tag": "[" * 5000}}, "`structural_tag` isn't a JSON object in a string"),
-        ({"structured_outputs": {"json": {"maxItems": 10_001}}}, "come to over 10000 items"),
-        ({"structured_outputs": {"json": '{"a": {"maxItems": 6000}, "b": [{"minItems": 6000}]}'}}, "come to over 10000 items"),
-        ({"response_format": {"json_schema": {"schema": {"allOf": [{"pattern": "a"}] * 9}}}}, "match 9 patterns at once"),
-        ({"structured_outputs": {"json": CHAINED}}, "match 9 patterns at once"),
     ],
 )
 def test_a_constraint_out_of_bounds_is_refused(request_: dict[str, Any], found: str) -> None:
@@ -40,7 +30,7 @@ def test_constraints_within_bounds_pass() -> None:
     check_constraints(
         {
             "structured_outputs": {"json": {"properties": {"pattern": {"pattern": "a" * 1000}}}},
-            "response_format": {"json_schema": {"schema": {"properties": fields, "allOf": [{"maxItems": 10_000}]}}},
+            "response_format": {"json_schema": {"schema": {"properties": fields}}},
         }
     )
 

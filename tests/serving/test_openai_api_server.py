@@ -17,6 +17,7 @@ import openai
 import psutil
 import pytest
 from live_server import START_SECONDS, Server, environment
+from sandboxes import needs_sandbox
 
 from ochat.errors import ModelError, OchatError, TemplateError
 from ochat.serving import openai_api_server
@@ -584,3 +585,20 @@ def test_a_signal_before_anything_is_served_ends_the_process_and_its_children() 
         process.terminate()
         assert process.wait(20) == -signal.SIGTERM
         child.wait(20)
+
+
+@needs_sandbox
+def test_a_containers_first_process_ends_by_its_signal_too() -> None:
+    code = """
+        import os, signal, time
+        from ochat.serving.openai_api_server import stop_at_once
+        signal.signal(signal.SIGTERM, stop_at_once)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        print("it lives on, as", os.getpid())
+        """
+    contained = ["bwrap", "--unshare-pid", "--as-pid-1", "--bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
+    ended = subprocess.run(
+        [*contained, sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, ""), ended.stderr

@@ -80,6 +80,8 @@ def test_a_request_within_bounds_passes_and_one_without_a_length_gets_the_bound(
 KNOWN = {"temperature": None, "stream": False, "stream_options": None, "tools": None, "store": True, "mm_payload": "tensors"}
 KNOWN |= {
     "system": None,
+    "response_format": None,
+    "structured_outputs": None,
     "text": None,
     "reasoning": None,
     "use_beam_search": False,
@@ -103,6 +105,18 @@ KNOWN |= {
         ({"stream_options": {"include_obfuscation": True}}, "`stream_options.include_obfuscation` isn't honoured"),
         ({"text": {"verbosity": "low"}}, "`text.verbosity` has no effect"),
         ({"reasoning": {"effort": "none", "summary": "auto"}}, "`reasoning.summary` has no effect"),
+        (
+            {"structured_outputs": {"json": {}, "whitespace_pattern": " "}},
+            "`structured_outputs.whitespace_pattern` has no effect",
+        ),
+        (
+            {"structured_outputs": {"json": {}, "disable_any_whitespace": True}},
+            "`structured_outputs.disable_any_w.* has no effect",
+        ),
+        (
+            {"response_format": {"type": "json_object", "json_schema": {"name": "a", "schema": {}}}},
+            "`response_format.json_schema` has no effect with the type 'json_object'. Give it the type 'json_schema'",
+        ),
         ({"length_penalty": 2.0}, "`length_penalty` has no effect"),
         ({"priority": -1}, "`priority` has no effect"),
         ({"watermarking": True}, "`watermarking` has no effect"),

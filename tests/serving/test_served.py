@@ -92,7 +92,6 @@ def test_errors_have_openais_form_and_the_requests_id(server: Server) -> None:
     [
         {"grammar": "root ::= root"},
         {"json": {"$ref": "#"}},
-        {"regex": "a{500000}"},
         {"regex": "((([a-z]{1,50}){1,50} ?){1,50}x?){1,50}"},  # found out when some of the reply is there
     ],
 )
@@ -130,8 +129,9 @@ def test_items_of_responses_are_read_until_one_is_none(server: Server) -> None:
     part = {"type": "input_text", "text": "a"}
     said = {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed"}
     said |= {"content": [{"type": "output_text", "text": "b", "annotations": []}]}
-    whole = [first, said, {"role": "user", "content": [part]}]
-    assert server.post("/v1/responses", model="tiny", input=whole, max_output_tokens=1).status_code == 200
+    for before in (said, {name: said[name] for name in ("type", "role")} | {"content": [{"type": "output_text", "text": "b"}]}):
+        whole = [first, before, {"role": "user", "content": [part]}]
+        assert server.post("/v1/responses", model="tiny", input=whole, max_output_tokens=1).status_code == 200
     for bad, found in (
         ({"role": "user", "content": [{"type": "zzz"}]}, "part of type 'zzz', which this model doesn't read"),
         ({"role": "user", "content": [part, 5]}, "a part that is no text"),
@@ -198,6 +198,40 @@ def test_no_pattern_keeps_the_engine_from_others(constraint: dict[str, Any], ser
         assert server.chat().status_code == 200
         assert time.monotonic() - began < 5  # a tenth of a second where nobody else is served
         assert theirs.result().status_code in (200, 400)
+
+
+# Some lines that take minutes or all memory to prepare: references that double, items that a grammar counts or alternatives multiply.
+DOUBLING = {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(28)}
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"json": {"$ref": "#/$defs/0", "$defs": {**DOUBLING, "28": {"type": "string", "pattern": "a"}}}},
+        {"grammar": 'start: %json {"type":"array","items":{"type":"null"},"maxItems":100000000}'},
+        {"json": {"type": "array", "maxItems": 10_000, "anyOf": [{"items": {"const": n}} for n in range(500)]}},
+    ],
+)
+def test_what_would_take_too_much_is_the_requests_fault_and_harms_nobody_else(
+    constraint: dict[str, Any], server: Server
+) -> None:
+    refused = server.chat(structured_outputs=constraint, n=3)
+    assert refused.status_code == 400
+    assert "Send a simpler one" in refused.json()["error"]["message"]
+    assert server.usage_of(refused.headers["x-request-id"])["outcome"] == "refused"
+    schema = constraint.get("json")
+    if schema:
+        held = {"type": "json_schema", "name": "a", "schema": schema}
+        asked = server.post("/v1/responses", model="tiny", input="a", text={"format": held})
+        assert (asked.status_code, "Send a simpler one" in asked.text) == (400, True)
+        held = {"format": {"type": "json_schema", "schema": schema}}
+        asked = server.post("/v1/messages", model="tiny", messages=USER, max_tokens=5, output_config=held)
+        assert (asked.status_code, "Send a simpler one" in asked.text) == (400, True)
+    with server.stream("/v1/chat/completions", messages=USER, structured_outputs=constraint) as stream:
+        text = "".join(stream.iter_lines())
+    assert "Send a simpler one" in text
+    assert server.usage_of(stream.headers["x-request-id"])["outcome"] == "refused"
+    assert server.chat(structured_outputs={"regex": "[ab]{3}"}).status_code == 200
 
 
 def test_no_address_in_a_request_is_fetched(server: Server) -> None:

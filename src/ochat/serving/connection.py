@@ -44,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self.cycle.response_complete:  # nobody waits for the rest, which may come for ever
+        if self.cycle is not None and self.cycle.response_complete:  # nobody waits for the rest, which may come for ever
             self._n_bytes = 0
             self._deadline = self._deadline or self.loop.call_later(HEAD_SECONDS, self._time_out)
         else:

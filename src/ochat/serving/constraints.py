@@ -1,9 +1,9 @@
 """Bound what a reply may be held to: a schema, regex or grammar (structured outputs).
 
-The engine compiles these and can't be stopped meanwhile, so what would keep it from everybody for seconds is refused here."""
+What is longer than anybody needs is refused here. What takes long for its length is found out by trying it: constraint_trial.py."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ochat.serving.refusal import Refusal, bad_request
@@ -13,52 +13,20 @@ from ochat.serving.request_body import parse_body
 # million characters it answered nobody for ten minutes (vLLM 0.32.0, xgrammar).
 MAX_SCHEMA_LENGTH = 16_384
 MAX_PATTERN_LENGTH = 1_000
-# llguidance 1.7 has bounds of its own but for two things. Each of an array's possible items is written out, a hundred thousand in
-# seconds. Whether a text can match several patterns at once takes twice as long with each more, a second for sixteen.
-MAX_ITEMS = 10_000
-MAX_PATTERNS_AT_ONCE = 8
 _CONSTRAINTS = ("response_format", "structured_outputs", "text", "output_config")  # a request's fields
-_COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
 
 
 def check_constraints(request: Mapping[str, Any]) -> None:
-    """Raise Refusal for a schema, regex or grammar that would take the engine seconds, or for a string that isn't JSON."""
+    """Raise Refusal for a schema, regex or grammar that is too long, or for a string that should be JSON and isn't."""
     for name in _CONSTRAINTS:
         if name not in request:
             continue
         if len(json.dumps(request[name])) > MAX_SCHEMA_LENGTH:
             raise bad_request(f"`{name}` has over {MAX_SCHEMA_LENGTH} characters. Send a smaller schema.", name)
-        schemas = list(_objects(request[name]))
-        if sum(map(len, _patterns(schemas))) > MAX_PATTERN_LENGTH:
+        if sum(map(len, _patterns(_objects(request[name])))) > MAX_PATTERN_LENGTH:
             raise bad_request(
                 f"The regexes and grammars in `{name}` have over {MAX_PATTERN_LENGTH} characters. Send shorter ones.", name
             )
-        _check_schema(schemas, name)
-
-
-def _check_schema(schemas: list[dict[str, Any]], name: str) -> None:
-    """Raise Refusal for a schema, given with all in it, that takes the engine's library seconds."""
-    n_items = sum(
-        number
-        for schema in schemas
-        for field in ("maxItems", "minItems")
-        if isinstance(number := schema.get(field), int | float) and number > 0
-    )
-    if n_items > MAX_ITEMS:
-        raise bad_request(f"`minItems` and `maxItems` in `{name}` come to over {MAX_ITEMS} items. Ask for fewer.", name)
-    n_patterns = sum(field in schema for schema in schemas for field in ("pattern", "format"))
-    # So many are joined to another, if all of a schema's parts have a pattern.
-    n_joins = sum(
-        (len(schema["allOf"]) - 1 if isinstance(schema.get("allOf"), list) else 0)
-        + (any(field in schema for field in ("pattern", "format")) and any(field in schema for field in _COMBINED))
-        for schema in schemas
-    )
-    if min(n_patterns, n_joins + 1) > MAX_PATTERNS_AT_ONCE:
-        raise bad_request(
-            f"`{name}` may ask a text to match {min(n_patterns, n_joins + 1)} patterns at once. Join at most "
-            f"{MAX_PATTERNS_AT_ONCE} by `allOf` or `$ref`.",
-            name,
-        )
 
 
 def held_to(request: Mapping[str, Any]) -> str | None:
@@ -88,7 +56,7 @@ def _objects(constraint: object) -> Iterator[dict[str, Any]]:
             yield from _objects(value)
 
 
-def _patterns(schemas: list[dict[str, Any]]) -> Iterator[str]:
+def _patterns(schemas: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The regexes and grammars in them."""
     for schema in schemas:
         for name, value in schema.items():

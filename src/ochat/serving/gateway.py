@@ -29,9 +29,11 @@ from ochat.registry import ModelType, detect_model_type, trained_conditions
 from ochat.serving import metering, metrics
 from ochat.serving.conditions import Conditions, server_conditions, take_condition
 from ochat.serving.connection import bound_connections
+from ochat.serving.constraint_trial import Trials
 from ochat.serving.constraints import held_to
 from ochat.serving.fatal import NOT_STARTED
 from ochat.serving.gateway_options import KEYS_ARGUMENT, LOOPBACK, SECRET_ARGUMENT, options_of
+from ochat.serving.held_replies import try_first
 from ochat.serving.keys import Key, KeyStore, named_keys
 from ochat.serving.lifecycle import LAST_WORDS_SECONDS, Lifecycle
 from ochat.serving.limits import Limits, too_many
@@ -81,6 +83,7 @@ class Gateway:
         self.secret = bytes.fromhex(getattr(args, SECRET_ARGUMENT, "") or secrets.token_hex(32))
         self.limits = Limits()
         self.lifecycle = Lifecycle()
+        self.trials = Trials()
         self.cors = cors_of(args)
         self.in_flight = 0  # replies
         self.max_in_flight = options.max_in_flight
@@ -123,6 +126,7 @@ class Gateway:
             await self.app(scope, receive, send)
         finally:
             watch.cancel()
+            await self.trials.end()
             if self.request_log:
                 self.request_log.close()
 
@@ -131,6 +135,7 @@ class Gateway:
         self._prepare(state)
         metering.install()
         hide_told_errors()
+        try_first(state.engine_client, self.trials)
         bound_connections(state.server.config)
         config = state.engine_client.vllm_config
         engines = config.parallel_config.data_parallel_size  # each takes so many sequences

@@ -274,6 +274,7 @@ def stop_at_once(number: int, frame: FrameType | None) -> None:
         child.kill()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+    os._exit(128 + number)  # the first process of a container isn't ended by its own signal
 
 
 def serve(args: Namespace) -> None:
@@ -311,6 +312,7 @@ def serve(args: Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Serve a model; returns when the server has stopped. Raises OchatError for a user's mistake."""
     require("vllm", "serve", "Serving")
+    signal.signal(signal.SIGTERM, stop_at_once)  # a container's first process would take no notice of it
     prepare_environment(os.environ)
     argv = sys.argv[1:] if argv is None else argv
     check_model(argv)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pkgutil
 import threading
+from contextlib import suppress
 
 from packaging.version import Version
 
@@ -31,6 +32,12 @@ HOOKS = (
     "vllm.v1.engine.output_processor:RequestState.from_new_request",
     "vllm.v1.structured_output.backend_guidance:GuidanceGrammar.accept_tokens",
     "vllm.v1.structured_output.backend_guidance:GuidanceGrammar.check_error",
+    "vllm.v1.structured_output.backend_guidance:GuidanceBackend.__post_init__",
+    "vllm.v1.structured_output.backend_guidance:serialize_guidance_grammar",
+    "vllm.v1.structured_output.request:get_structured_output_key",
+    "vllm.v1.engine.async_llm:AsyncLLM.add_request",
+    "vllm.exceptions:VLLMValidationError",
+    "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input_item_parsing",
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown",
     "vllm.v1.engine.async_llm:AsyncLLM.errored",
     "vllm.entrypoints.launchers.api_server.entry:run_server_worker",
@@ -47,7 +54,8 @@ def register() -> None:
     if TOKENIZER_MODE not in RENDERER_REGISTRY.renderers:  # vLLM warns of a second time
         RENDERER_REGISTRY.register(TOKENIZER_MODE, "ochat.serving.renderer", "OpenChatRenderer")
         TokenizerRegistry.register(TOKENIZER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
-        held_replies.install()
+        with suppress(ImportError, AttributeError):  # check_hooks tells, where it matters
+            held_replies.install(TOKENIZER_MODE)
         end_with_parent()
         hide_if_told(os.environ)
 

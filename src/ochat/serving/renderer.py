@@ -16,11 +16,10 @@ from vllm.tokenizers.hf import HfTokenizer
 from vllm.utils.async_utils import make_async
 
 from ochat.errors import OchatError
-from ochat.hub import TOKENIZER_FILES, model_folder
-from ochat.registry import detect_model_type, load_template
 from ochat.serving.first_blank import OpenedReplies, drop_first_blank
 from ochat.serving.messages import read_messages
-from ochat.serving.plugin import MODEL_TYPE_KEY, check_hooks
+from ochat.serving.plugin import check_hooks
+from ochat.serving.served_model import served_template
 
 # What vLLM itself puts beside `condition`, and the values that ask for nothing. `None` below: any value will do.
 _ASKS_NOTHING: dict[str, tuple[object, ...] | None] = {
@@ -41,10 +40,7 @@ class OpenChatRenderer(BaseRenderer[HfTokenizer]):
     def __init__(self, config: VllmConfig, tokenizer: HfTokenizer | None) -> None:
         check_hooks()
         super().__init__(config, tokenizer)
-        model = config.model_config
-        extra = config.additional_config if isinstance(config.additional_config, dict) else {}
-        kind = detect_model_type(model_folder(model.model), extra.get(MODEL_TYPE_KEY, ""))
-        self.template = load_template(kind, model_folder(model.tokenizer, TOKENIZER_FILES))
+        self.template = served_template(config)
         self._opened = OpenedReplies(self.template.end_of_turn)
         drop_first_blank(self._opened)
         self._render_async = make_async(self._render, executor=self._executor)

@@ -78,7 +78,15 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "vllm_xargs": ({},),
     "watermarking": (False,),  # which the engine would have to be started for
 }
-_INNER_WITHOUT_EFFECT = (("text", "verbosity"), ("reasoning", "summary"), ("reasoning", "generate_summary"))
+_INNER_WITHOUT_EFFECT = (
+    ("text", "verbosity"),
+    ("reasoning", "summary"),
+    ("reasoning", "generate_summary"),
+    # The library of constraints takes these from the server's configuration alone.
+    ("structured_outputs", "whitespace_pattern"),
+    ("structured_outputs", "disable_any_whitespace"),
+    ("structured_outputs", "disable_additional_properties"),
+)
 # OpenAI's fields that no class of vLLM's has, with the values that ask for nothing.
 _ASK_NOTHING: dict[str, tuple[object, ...]] = {
     "functions": ([],),
@@ -185,8 +193,15 @@ def check_fields(path: str, request: dict[str, Any], known: Mapping[str, object]
     if path == "/tokenize" and "prompt" in request and "messages" in request:
         raise bad_request("`prompt` and `messages` are both given, and one would be ignored. Give one.", "prompt")
     for name, inner in _INNER_WITHOUT_EFFECT:
-        if isinstance(request.get(name), dict) and request[name].get(inner) is not None:
+        if isinstance(request.get(name), dict) and request[name].get(inner) not in (None, False):
             raise bad_request(f"`{name}.{inner}` has no effect on this server. Leave it out.", name)
+    form = request.get("response_format")
+    if isinstance(form, dict) and form.get("json_schema") is not None and form.get("type") != "json_schema":
+        raise bad_request(
+            f"`response_format.json_schema` has no effect with the type {str(form.get('type'))[:128]!r}. Give it the type "
+            "'json_schema', or leave it out.",
+            "response_format",
+        )
     options = request.get("stream_options")
     if isinstance(options, dict) and options.get("include_obfuscation") is False:
         del options["include_obfuscation"]
@@ -246,7 +261,7 @@ def _check_items(items: object) -> None:
                     "input",
                 )
         try:
-            _item().validate_python(item)
+            _item().validate_python(_filled_in()({"input": [item]})["input"][0])
         except ValidationError as error:
             raise bad_request(f"`input[{number}]` isn't an item that this server knows. Mend it.", "input") from error
 
@@ -255,6 +270,14 @@ def _check_items(items: object) -> None:
 def _item() -> TypeAdapter[Any]:
     module = importlib.import_module("vllm.entrypoints.openai.responses.protocol")
     return TypeAdapter(module.ResponseInputOutputItem)
+
+
+@cache
+def _filled_in() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What vLLM adds to the items of a request before it checks them: ids and the like."""
+    module = importlib.import_module("vllm.entrypoints.openai.responses.protocol")
+    fill: Callable[[dict[str, Any]], dict[str, Any]] = module.ResponsesRequest.input_item_parsing
+    return fill
 
 
 def _check_messages(request: Mapping[str, Any]) -> None:

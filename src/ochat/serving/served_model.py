@@ -1,8 +1,9 @@
-"""Which model is served: its folder, its type, its tokenizer and its context, found before vLLM is imported."""
+"""Which model is served: its folder, its type, its tokenizer, its template and its context. Nothing of vLLM's is imported here."""
 
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from ochat.errors import ModelError, OchatError
 from ochat.hub import MODEL_FILES, TOKENIZER_FILES, model_folder
@@ -10,6 +11,7 @@ from ochat.registry import ModelType, detect_model_type, load_template
 from ochat.serving.conditions import AUTO_IS_RESERVED
 from ochat.serving.gateway_options import options_of
 from ochat.serving.plugin import MODEL_TYPE_KEY
+from ochat.template import ConversationTemplate
 
 
 def choose_model(args: Namespace) -> None:
@@ -64,3 +66,11 @@ def shorter_context(kind: ModelType, folder: Path) -> int | None:
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} can't be read ({error}). Give the folder of a whole model, such as RUN/final.") from error
     return kind.max_context if isinstance(length, int) and length > kind.max_context else None
+
+
+def served_template(config: Any) -> ConversationTemplate:
+    """The template of the model in vLLM's configuration. Raises OchatError where its type or tokenizer can't be had."""
+    model = config.model_config
+    extra = config.additional_config if isinstance(config.additional_config, dict) else {}
+    kind = detect_model_type(model_folder(model.model), extra.get(MODEL_TYPE_KEY, ""))
+    return load_template(kind, model_folder(model.tokenizer, TOKENIZER_FILES))

@@ -131,7 +131,8 @@ class TableMaker:
         for name, kind in _KINDS.items():
             self._parts[name].append(np.asarray(values[name]).astype(kind))
         of_messages = (runs.weights * np.where(per_message, runs.lengths, 1)).astype(np.float32)
-        self._add_weights(np.repeat(classes, n_runs)[learns], of_messages[learns], kept[learns])
+        learned = learns & (kept > 0)
+        self._add_weights(np.repeat(classes, n_runs)[learned], of_messages[learned], kept[learned])
 
     def _add_weights(self, classes: Array, weights: Array, tokens: Array) -> None:
         for number in np.unique(classes).tolist():
