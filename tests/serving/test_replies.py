@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ochat.serving.refusal import Refusal
-from ochat.serving.replies import Reply, with_field, with_field_in_events
+from ochat.serving.replies import Reply, gave_up, with_field, with_field_in_events
 
 FIELD = b'"condition":"Code",'
 
@@ -109,9 +109,22 @@ def test_a_reply_that_has_ended_is_not_cut() -> None:
 
 @pytest.mark.parametrize("error", [b'data: {"error": {"message": "x.py"}}\n\n', b'event: error\ndata: {"error": "x.py"}\n\n'])
 def test_an_error_in_a_stream_tells_nothing_of_the_inside(error: bytes) -> None:
+    sent = passed_on(
+        [start("text/event-stream"), body(b'data: {"a":1}\n\n', True), body(error, True), body(b"data: [DONE]\n\n")]
+    )
+    assert b"x.py" not in sent[2]["body"]
+    assert json.loads(sent[2]["body"].removeprefix(b"event: error\ndata: "))["request_id"] == "abc"
+    assert sent[3]["body"] == b"data: [DONE]\n\n"
+    # Where nothing came before it, the client is answered as if it hadn't asked for a stream.
     sent = passed_on([start("text/event-stream"), body(error, True), body(b"data: [DONE]\n\n")])
-    assert b"x.py" not in sent[1]["body"]
-    assert json.loads(sent[1]["body"].removeprefix(b"event: error\ndata: "))["request_id"] == "abc"
+    assert len(sent) == 2
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["code"] == 500
+
+
+def test_a_stream_that_is_cut_before_its_first_event_is_an_error_alone() -> None:
+    sent = passed_on([start("text/event-stream")], cut=Refusal(HTTPStatus.GATEWAY_TIMEOUT, "Too long."))
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["message"]) == (504, "Too long.")
 
 
 def test_an_error_does_not_repeat_a_long_text_of_the_request() -> None:
@@ -133,9 +146,11 @@ def test_where_vllm_has_no_room_the_client_is_told_when_to_come_again() -> None:
 @pytest.mark.parametrize(
     ("message", "status"), [("Internal server error", 400), ("CUDA error: an illegal memory access was encountered", 500)]
 )
-@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(
+    ("kind", "begins"), [("application/json", False), ("text/event-stream", False), ("text/event-stream", True)]
+)
 def test_only_what_the_engine_gave_up_on_is_the_requests_fault(
-    message: str, status: int, kind: str, caplog: pytest.LogCaptureFixture
+    message: str, status: int, kind: str, begins: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: list[dict[str, Any]] = []
 
@@ -144,11 +159,13 @@ def test_only_what_the_engine_gave_up_on_is_the_requests_fault(
 
     async def run() -> Reply:
         reply = Reply(send, "abc")
-        reply.blames = lambda: Refusal(HTTPStatus.BAD_REQUEST, "Send a simpler schema.")
+        reply.blames = lambda error: Refusal(HTTPStatus.BAD_REQUEST, "Send a simpler schema.") if gave_up(error) else None
         error = json.dumps(
             {"error": {"message": message, "type": "InternalServerError", "code": 500}}, separators=(",", ":")
         ).encode()
         await reply(start(kind, 500 if kind == "application/json" else 200))
+        if begins:
+            await reply(body(b'data: {"a":1}\n\n', True))
         await reply(body(error if kind == "application/json" else b"data: " + error + b"\n\n"))
         return reply
 

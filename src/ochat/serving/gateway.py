@@ -40,7 +40,7 @@ from ochat.serving.limits import Limits, too_many
 from ochat.serving.metering import Meter
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE
 from ochat.serving.refusal import INTERNAL, Refusal, bad_request, send_bytes
-from ochat.serving.replies import GAVE_UP, Reply
+from ochat.serving.replies import Reply, cleaned, gave_up
 from ochat.serving.request_body import ClientLeft, parse_body, read_body, write_body
 from ochat.serving.request_checks import (
     check_bounds,
@@ -133,9 +133,9 @@ class Gateway:
     def _begin(self, state: State) -> "asyncio.Task[None]":
         """All that has to be in place before the first request; returns the task that looks after it."""
         self._prepare(state)
-        metering.install()
-        hide_told_errors()
         try_first(state.engine_client, self.trials)
+        metering.install(state.engine_client)
+        hide_told_errors()
         bound_connections(state.server.config)
         config = state.engine_client.vllm_config
         engines = config.parallel_config.data_parallel_size  # each takes so many sequences
@@ -238,7 +238,7 @@ class Gateway:
             pass
         except Exception as error:
             # Of a stream of responses vLLM 0.32.0 can't tell in an event of its own that the engine gave up.
-            blame = work.reply.blames() if GAVE_UP.decode() in _said(error) else None
+            blame = work.reply.blames(_said(error).encode())
             if not blame:  # vLLM's own answer to it would tell of its inside
                 logging.getLogger("vllm.ochat").exception("Request %s failed", work.id)
             await work.reply.end(blame or Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
@@ -303,19 +303,23 @@ class Gateway:
             work.n_choices += more
             self.in_flight += more
         sent = write_body(request)
-        if constraint := held_to(request):
-            work.reply.blames = partial(self._blame, constraint)
+        work.reply.blames = partial(self._blame, work.meter, held_to(request))
         work.user = end_user(request)
         if self.request_log:
             work.request = request
         work.reply.tell_condition(work.condition)
         return sent
 
-    def _blame(self, name: str) -> Refusal | None:
-        """What to tell of a reply that the engine failed to hold to this field, which vLLM calls an error of its own (0.32.0)."""
-        if self.lifecycle.refusal():
+    def _blame(self, meter: Meter, constraint: str | None, error: bytes) -> Refusal | None:
+        """What to tell of an error of vLLM's, if it's the request's fault: that the engine refused it, or that it gave up on a reply
+        which this field holds to something, which vLLM calls an error of its own (0.32.0)."""
+        if meter.refusal:
+            return bad_request(cleaned(meter.refusal))
+        if not (constraint and gave_up(error)) or self.lifecycle.refusal():
             return None
-        return bad_request(f"The engine can't hold a reply to this `{name}`. Send a simpler schema, regex or grammar.", name)
+        return bad_request(
+            f"The engine can't hold a reply to this `{constraint}`. Send a simpler schema, regex or grammar.", constraint
+        )
 
     def _record(self, work: Work) -> None:
         """Count and log a request that has ended."""

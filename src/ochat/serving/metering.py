@@ -7,7 +7,7 @@ set there too, which covers every route. Read from vLLM 0.32.0 (v1/engine/output
 import hashlib
 import hmac
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class EngineRequest(Protocol):
@@ -38,6 +38,7 @@ class Meter:
 
     def __init__(self, cache_salt: bytes | None = None) -> None:
         self._states: list[State] = []
+        self.refusal = ""  # why the engine didn't take it
         self._salt = cache_salt
 
     def note(self, request: EngineRequest, state: State) -> None:
@@ -77,8 +78,9 @@ def salted(secret: bytes, given: str | None) -> str:
 CURRENT: ContextVar[Meter | None] = ContextVar("ochat_meter", default=None)
 
 
-def install() -> None:
-    """From now on, note each request of the engine's with its task's Meter."""
+def install(engine: Any) -> None:
+    """From now on, note each request of vLLM's AsyncLLM with its task's Meter, one that it refuses too."""
+    _note_refusals(engine)
     from vllm.v1.engine.output_processor import RequestState
 
     original = RequestState.from_new_request
@@ -95,3 +97,20 @@ def install() -> None:
 
     from_new_request.is_metered = True  # type: ignore[attr-defined]  # a mark on a function
     RequestState.from_new_request = classmethod(from_new_request)
+
+
+def _note_refusals(engine: Any) -> None:
+    """From now on, note with its Meter why vLLM's AsyncLLM refuses a request. In a stream vLLM tells that as an error of its own."""
+    from vllm.exceptions import VLLMClientError
+
+    add = engine.add_request
+
+    async def add_request(*args: object, **kwargs: object) -> object:
+        try:
+            return await add(*args, **kwargs)
+        except VLLMClientError as error:
+            if meter := CURRENT.get():
+                meter.refusal = str(error)
+            raise
+
+    engine.add_request = add_request

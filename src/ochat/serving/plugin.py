@@ -36,6 +36,7 @@ HOOKS = (
     "vllm.v1.structured_output.backend_guidance:serialize_guidance_grammar",
     "vllm.v1.structured_output.request:get_structured_output_key",
     "vllm.v1.engine.async_llm:AsyncLLM.add_request",
+    "vllm.exceptions:VLLMClientError",
     "vllm.exceptions:VLLMValidationError",
     "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input_item_parsing",
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown",

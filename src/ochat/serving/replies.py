@@ -50,10 +50,18 @@ def in_our_words(status: HTTPStatus, error: bytes, request_id: str) -> bytes:
         place = found["place"].removeprefix("body.")
         param = _PLAIN_PLACE.match(place)[0].rstrip(".") or None  # type: ignore[index]  # it matches nothing too
         message = f"`{param}`: {found['what'][1:-1]}. Mend it." if param else f"{found['what'][1:-1]}. Mend the request."
+    return Refusal(status, cleaned(message), param if isinstance(param, str) else None).body(request_id)
+
+
+def cleaned(message: str) -> str:
+    """vLLM's words without a library's place in its source, and cut where they repeat a long text of the request."""
     message = _LOG_MARK.sub("", message)
-    if len(message) > MAX_ERROR_TEXT:
-        message = f"{message[:MAX_ERROR_TEXT]}…"
-    return Refusal(status, message, param if isinstance(param, str) else None).body(request_id)
+    return message if len(message) <= MAX_ERROR_TEXT else f"{message[:MAX_ERROR_TEXT]}…"
+
+
+def gave_up(error: bytes) -> bool:
+    """Whether vLLM's error tells that the engine gave up on the reply."""
+    return GAVE_UP in error or _GAVE_UP_IN_MESSAGES in error
 
 
 def shortened(error: bytes) -> bytes:
@@ -77,13 +85,14 @@ class Reply:
         self._send = send
         self.request_id = request_id
         self._field = b""
-        self._start: Message | None = None  # kept back until the body's length is known
+        self._start: Message | None = None  # kept back until the body's length, or the first event, is known
         self._is_stream = False
         self.status: int | None = None
         self.is_closed = False
         self.is_cut = False
         self.has_failed = False  # in the middle of a stream, whose status had been 200
-        self.blames: Callable[[], Refusal | None] = lambda: None  # what the request is told where the engine fails at it
+        # What the request is told of an error of vLLM's that is its own fault.
+        self.blames: Callable[[bytes], Refusal | None] = lambda error: None
         self.when_sent: Callable[[], None] = lambda: None  # called as soon as the last of it has been handed to the connection
 
     def tell_condition(self, condition: str) -> None:
@@ -104,32 +113,52 @@ class Reply:
             headers["x-request-id"] = self.request_id
             if self.status == HTTPStatus.SERVICE_UNAVAILABLE:  # vLLM's own bound of its queue
                 headers.setdefault("retry-after", "1")
-            if kind.startswith("application/json"):
+            if self._is_stream or kind.startswith("application/json"):
                 self._start = message
             else:
                 await self._send(message)
             return
         if message["type"] == "http.response.body":
-            if self._start is not None:
-                message = await self._begin_json(self._start, message)
-            elif self._is_stream:
+            if self._is_stream:
+                if await self._is_refused(message):
+                    return
                 message = {**message, "body": self._events(message.get("body", b""))}
+            elif self._start is not None:
+                message = await self._begin_json(self._start, message)
             self.is_closed = not message.get("more_body", False)
         await self._send(message)
         if self.is_closed:
             self.when_sent()
 
+    async def _is_refused(self, message: Message) -> bool:
+        """Begin a stream, unless the first of it is an error: then answer with that alone, under a status of its own."""
+        start, self._start = self._start, None
+        if start is None:
+            return False
+        chunk = message.get("body", b"")
+        if not chunk.startswith(_ERRORS):
+            await self._send(start)
+            return False
+        self.status = None
+        await self.end(self._refusal(chunk))
+        return True
+
     def _events(self, chunk: bytes) -> bytes:
         """A stream's events with the field in front, and vLLM's error, which tells of its inside, in our words."""
         if chunk.startswith(_ERRORS):
-            blame = self.blames() if GAVE_UP in chunk or _GAVE_UP_IN_MESSAGES in chunk else None
-            if blame:
-                self.status = blame.status.value
-                return self._event(blame)
-            self.has_failed = True
-            self._log(chunk)
-            return self._event(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+            refusal = self._refusal(chunk)
+            self.status = refusal.status.value
+            self.has_failed = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            return self._event(refusal)
         return with_field_in_events(chunk, self._field) if self._field else chunk
+
+    def _refusal(self, error: bytes, status: int = HTTPStatus.INTERNAL_SERVER_ERROR) -> Refusal:
+        """What the client is told of vLLM's error; one that isn't the request's fault is logged."""
+        blame = self.blames(error)
+        if blame:
+            return blame
+        self._log(error)
+        return Refusal(HTTPStatus(status), INTERNAL)
 
     def _log(self, error: bytes) -> None:
         """Keep vLLM's words, which the client isn't told."""
@@ -145,11 +174,7 @@ class Reply:
         body = message.get("body", b"")
         status = start["status"]
         if status >= 500 and status != HTTPStatus.SERVICE_UNAVAILABLE:
-            # The engine's own words may tell of its inside.
-            blame = self.blames() if GAVE_UP in body else None
-            if not blame:
-                self._log(body)
-            refusal = blame or Refusal(HTTPStatus(status), INTERNAL)
+            refusal = self._refusal(body, status)  # the engine's own words may tell of its inside
             self.status = start["status"] = refusal.status.value
             body = refusal.body(self.request_id)
         elif status >= 400:

@@ -1,8 +1,8 @@
 """Keep out of the server's log what a client was told: its own mistake.
 
-On Anthropic's routes vLLM logs a whole trace for each request that it answers with 400, so that a client can fill the log (0.32.0,
-entrypoints/anthropic). On all others it logs none. What is answered with 500 stays, with its trace. Only where the engine gave up on a
-reply the trace is dropped: a line before tells it, and the trace shows only who passed it on."""
+On Anthropic's routes, and in streams of the others, vLLM logs a whole trace for each request that it refuses, so that a client can fill
+the log (0.32.0). What isn't the client's fault stays, with its trace. Only where the engine gave up on a reply the trace is
+dropped: a line before tells it, and the trace shows only who passed it on."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,12 @@ from pydantic import ValidationError
 
 from ochat.serving.replies import GAVE_UP
 
-LOGGERS = ("vllm.entrypoints.anthropic.api_router", "vllm.entrypoints.anthropic.serving")
+ROUTER = "vllm.entrypoints.anthropic.api_router"
+STREAMS = (
+    "vllm.entrypoints.anthropic.serving",
+    "vllm.entrypoints.openai.chat_completion.serving",
+    "vllm.entrypoints.openai.completion.serving",
+)
 
 
 def status_of(error: BaseException) -> int:
@@ -25,25 +30,25 @@ def status_of(error: BaseException) -> int:
 
 def hide_told_errors() -> None:
     """From now on, in this process, hide a client's mistakes from the log, and shorten an engine's giving up."""
-    router, converter = map(logging.getLogger, LOGGERS)
-    router.addFilter(_of_router)
-    converter.addFilter(drop_trace)
+    for name in (ROUTER, *STREAMS):
+        logging.getLogger(name).addFilter(_is_news)
 
 
 def is_news(status_of: Callable[[BaseException], int], record: logging.LogRecord) -> bool:
-    """Whether the log is to have it, as a filter of logging's."""
+    """Whether the log is to have it, as a filter of logging's. Takes away the trace of an engine that gave up."""
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or (status_of(error) >= 500 and drop_trace(record))
-
-
-def drop_trace(record: logging.LogRecord) -> bool:
-    """Always true: a filter of logging's that takes away the trace of an engine that gave up."""
-    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return True
     # In the middle of a stream vLLM takes its own error for a piece of the reply, and pydantic finds that it's none.
-    about = error.errors()[0]["input"] if isinstance(error, ValidationError) else error
-    if error is not None and GAVE_UP.decode() in str(about):
+    about = error.errors()[0]["input"] if isinstance(error, ValidationError) else None
+    told = about.get("error") if isinstance(about, dict) else None
+    if isinstance(told, dict):
+        status, said = told.get("code"), str(told.get("message"))
+    else:
+        status, said = status_of(error), str(error)
+    if GAVE_UP.decode() in said:
         record.exc_info = None
-    return True
+    return not isinstance(status, int) or status >= 500
 
 
-_of_router = partial(is_news, status_of)  # one object, so that logging adds it once
+_is_news = partial(is_news, status_of)  # one object, so that logging adds it once
