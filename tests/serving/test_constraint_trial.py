@@ -104,6 +104,19 @@ def test_what_has_passed_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, chi
     assert tried == [*(FIT[name] for name in ("a text", "a list", "a text")), *[UNFIT["constants that double"]] * 2]
 
 
+def test_a_process_that_was_killed_meanwhile_is_begun_anew(children: set[int]) -> None:
+    async def run() -> None:
+        trials = Trials()
+        assert await trials.passes(FIT["a text"])
+        assert trials._process is not None
+        psutil.Process(trials._process.pid).kill()
+        await asyncio.sleep(0.5)
+        assert await trials.passes(FIT["a list"])
+        await trials.end()
+
+    asyncio.run(run())
+
+
 def test_a_process_that_cannot_begin_is_no_fault_of_the_requests(monkeypatch: pytest.MonkeyPatch, children: set[int]) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="couldn't begin"):

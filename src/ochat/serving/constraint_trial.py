@@ -46,7 +46,9 @@ class Trials:
         return passes
 
     async def _try(self, grammar: str) -> bool:
-        process = self._process or await self._begin()
+        process = self._process
+        if process is None or process.returncode is not None:  # it may have been killed for another's want of memory
+            process = await self._begin()
         assert process.stdin is not None
         assert process.stdout is not None
         is_done = False
@@ -66,7 +68,9 @@ class Trials:
         assert process.stdout is not None
         begun = b""
         try:
-            begun = await process.stdout.readline()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_SECONDS):
+                    begun = await process.stdout.readline()
         finally:
             if begun != _BEGUN:
                 await self.end()
@@ -94,9 +98,8 @@ def prepare_each() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     print(_BEGUN.decode(), end="", flush=True)
     for line in sys.stdin.buffer:
-        signal.setitimer(
-            signal.ITIMER_PROF, CPU_SECONDS
-        )  # nobody handles its signal, which ends the process in the midst of a call
+        # Nobody handles the timer's signal, which ends the process in the midst of a call.
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         matcher = LLMatcher(tokenizer, json.loads(line), log_level=0)
         if not matcher.is_error():
             matcher.compute_bitmask()
