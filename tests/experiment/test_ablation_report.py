@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ochat.experiment.ablation_report import write_report
+from ochat.experiment.ablation_report import LIMITS, write_report
 from ochat.experiment.ablation_results import ArmRun, Results
 from ochat.experiment.settings import TINY, Point
 
@@ -71,3 +71,8 @@ def test_captions_say_where_an_interval_is_cut(written: Path) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     assert "An interval that goes past 0 or 1 is cut there." in page  # 0.9 and 0.99: its upper end is above 1
     assert "All at one scale; an interval that goes below 0 is cut there." in page
+
+
+def test_the_documents_limits_are_the_pages() -> None:
+    document = Path(__file__).parents[2] / "docs" / "ablation.md"
+    assert LIMITS in " ".join(document.read_text(encoding="utf-8").split())
