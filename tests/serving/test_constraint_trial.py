@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from llguidance import LLMatcher
 
-from ochat.serving.constraint_trial import Trials
+from ochat.serving.constraint_trial import TakesTooMuch, Trials
 
 
 def schema(given: Mapping[str, Any]) -> str:
@@ -36,18 +37,19 @@ FIT = {
     "a text": schema({"type": "string"}),
     "forty objects": schema({"type": "object", "properties": {f"field {n}": OBJECT for n in range(40)}}),
     "a list": schema({"type": "array", "items": {"type": "integer"}, "maxItems": 1000}),
-    "an invalid grammar": "start: ((",  # vLLM says what is wrong with it
-    "regex": "start: /(([a-z]{1,10}){1,10} ?){1,10}/",
+    "a regex": "start: /(([a-z]{1,10}){1,10} ?){1,10}/",
+    "a token": "start: /[a-z]+/ <|end_of_turn|>",
 }
 # Each of some lines, and of minutes or all memory for who isn't bounded.
 UNFIT = {
     "references that double": doubling(28, {"type": "string", "pattern": "a"}),
     "constants that double": doubling(28, {"const": "a"}),
     "a schema in a grammar": 'start: %json {"type":"array","items":{"type":"null"},"maxItems":100000000}',
+    "the same after a token": 'start: <|end_of_turn|> b\nb: %json {"type":"array","items":{"type":"null"},"maxItems":100000000}',
     "items by alternatives": schema(
         {"type": "array", "maxItems": 10_000, "anyOf": [{"items": {"const": n}} for n in range(600)]}
     ),
-    "patterns at once": schema({"allOf": [{"pattern": f".*a.{{{n}}}"} for n in range(32)]}),
+    "patterns at once": "start: <[300]> /x/ T\nT: " + " & ".join(f"/.*a.{{{n}}}/" for n in range(24)),
 }
 
 
@@ -59,26 +61,50 @@ def children() -> Iterator[set[int]]:
     assert {child.pid for child in psutil.Process().children()} <= before
 
 
-def test_what_is_fit_passes_and_what_is_not_does_not_and_harms_nothing_after_it(children: set[int]) -> None:
+@pytest.fixture
+def tokenizer(openchat_folder: Path) -> Callable[[], str]:
+    return (openchat_folder / "tokenizer.json").read_text
+
+
+async def passes(trials: Trials, grammar: str) -> bool:
+    """Whether llguidance can prepare it; fails where it's invalid."""
+    try:
+        assert await trials.problem(grammar) == ""
+    except TakesTooMuch:
+        return False
+    return True
+
+
+def test_what_is_fit_passes_and_what_is_not_does_not_and_harms_nothing_after_it(
+    children: set[int], tokenizer: Callable[[], str]
+) -> None:
     async def run() -> dict[str, bool]:
-        trials = Trials()
+        trials = Trials(tokenizer)
         found = {
-            name: await trials.passes(grammar) for name, grammar in (FIT | UNFIT | {"again": schema({"const": 1})}).items()
+            name: await passes(trials, grammar) for name, grammar in (FIT | UNFIT | {"again": schema({"const": 1})}).items()
         }
+        assert "unclosed group" in await trials.problem("start: /(/")
         await trials.end()
         return found
 
     assert asyncio.run(run()) == {**dict.fromkeys(FIT, True), **dict.fromkeys(UNFIT, False), "again": True}
 
 
-def test_requests_at_once_get_answers_of_their_own_also_where_one_leaves(children: set[int]) -> None:
+def test_requests_at_once_get_answers_of_their_own_also_where_one_leaves(
+    children: set[int], tokenizer: Callable[[], str]
+) -> None:
     async def run() -> list[bool]:
-        trials = Trials()
-        leaving = asyncio.create_task(trials.passes(UNFIT["items by alternatives"]))
-        others = [asyncio.create_task(trials.passes(grammar)) for grammar in [*FIT.values(), *UNFIT.values()]]
-        await asyncio.sleep(0.3)
+        trials = Trials(tokenizer)
+        assert await passes(trials, FIT["a text"])  # the process has begun
+        leaving = asyncio.create_task(trials.problem(UNFIT["items by alternatives"] + " "))
+        await asyncio.sleep(0.01)
+        others = [asyncio.create_task(passes(trials, grammar)) for grammar in [*FIT.values(), *UNFIT.values()]]
+        await asyncio.sleep(0.02)
+        assert trials.n_waiting == 1 + len(FIT) + len(UNFIT) - 1  # one is known
         leaving.cancel()
         found = await asyncio.gather(*others)
+        assert leaving.cancelled()
+        assert trials.n_waiting == 0
         await trials.end()
         await trials.end()  # which does nothing
         return found
@@ -86,32 +112,34 @@ def test_requests_at_once_get_answers_of_their_own_also_where_one_leaves(childre
     assert asyncio.run(run()) == [True] * len(FIT) + [False] * len(UNFIT)
 
 
-def test_what_has_passed_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, children: set[int]) -> None:
-    monkeypatch.setattr("ochat.serving.constraint_trial.MAX_KNOWN", 1)
+def test_what_came_of_a_trial_is_remembered(monkeypatch: pytest.MonkeyPatch, children: set[int]) -> None:
+    monkeypatch.setattr("ochat.serving.constraint_trial.MAX_KNOWN", 2)
     tried: list[str] = []
+    bad = "constants that double"
 
     async def run() -> None:
         trials = Trials()
         original = trials._try
         monkeypatch.setattr(trials, "_try", lambda grammar: tried.append(grammar) or original(grammar))
-        for name in ("a text", "a text", "a list", "a list", "a text"):  # it keeps the last one
-            assert await trials.passes(FIT[name])
-        for _ in range(2):
-            assert not await trials.passes(UNFIT["constants that double"])
+        assert await asyncio.gather(*(passes(trials, UNFIT[bad]) for _ in range(8))) == [False] * 8
+        for name in ("a text", "a text", "a list", "a list"):
+            assert await passes(trials, FIT[name])
+        assert not await passes(trials, UNFIT[bad])  # forgotten, of three the oldest
         await trials.end()
 
     asyncio.run(run())
-    assert tried == [*(FIT[name] for name in ("a text", "a list", "a text")), *[UNFIT["constants that double"]] * 2]
+    assert tried == [UNFIT[bad], FIT["a text"], FIT["a list"], UNFIT[bad]]
 
 
-def test_a_process_that_was_killed_meanwhile_is_begun_anew(children: set[int]) -> None:
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.01, 0.5])
+def test_a_process_that_was_killed_is_begun_anew(seconds: float, children: set[int]) -> None:
     async def run() -> None:
         trials = Trials()
-        assert await trials.passes(FIT["a text"])
+        assert await passes(trials, FIT["a text"])
         assert trials._process is not None
         psutil.Process(trials._process.pid).kill()
-        await asyncio.sleep(0.5)
-        assert await trials.passes(FIT["a list"])
+        await asyncio.sleep(seconds)
+        assert await passes(trials, FIT["a list"])
         await trials.end()
 
     asyncio.run(run())
@@ -120,14 +148,28 @@ def test_a_process_that_was_killed_meanwhile_is_begun_anew(children: set[int]) -
 def test_a_process_that_cannot_begin_is_no_fault_of_the_requests(monkeypatch: pytest.MonkeyPatch, children: set[int]) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="couldn't begin"):
-        asyncio.run(Trials().passes(FIT["a text"]))
+        asyncio.run(Trials().problem(FIT["a text"]))
+
+
+def test_a_file_in_the_working_folder_is_not_taken_for_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: set[int]
+) -> None:
+    (tmp_path / "llguidance.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+
+    async def run() -> None:
+        trials = Trials()
+        assert await passes(trials, FIT["a text"])
+        await trials.end()
+
+    asyncio.run(run())
 
 
 def test_the_process_says_nothing_of_what_ends_it(capfd: pytest.CaptureFixture[str], children: set[int]) -> None:
     async def run() -> None:
         trials = Trials()
-        for grammar in UNFIT.values():
-            assert not await trials.passes(grammar)
+        for name in ("constants that double", "items by alternatives", "a schema in a grammar"):
+            assert not await passes(trials, UNFIT[name])
         await trials.end()
 
     asyncio.run(run())

@@ -291,7 +291,7 @@ def test_a_gateway_that_cannot_begin_keeps_the_server_from_it(
     not_started = threading.Event()
     monkeypatch.setattr("ochat.serving.gateway.NOT_STARTED", not_started)
     monkeypatch.setattr(metering, "install", lambda engine: None)
-    monkeypatch.setattr("ochat.serving.gateway.try_first", lambda engine, trials: None)
+    monkeypatch.setattr("ochat.serving.gateway.try_first", lambda engine: None)
     good, bad = ({log: tmp_path / name / "log.jsonl"} for name in (".", "no-such-folder"))
     assert begun(Gateway(starts), server_state(good), "auto")
     assert not not_started.is_set()
@@ -302,7 +302,7 @@ def test_a_gateway_that_cannot_begin_keeps_the_server_from_it(
 def test_what_another_vllm_has_moved_keeps_the_server_from_beginning_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ochat.serving.gateway.NOT_STARTED", threading.Event())
     monkeypatch.setattr(metering, "install", lambda engine: None)
-    monkeypatch.setattr("ochat.serving.gateway.try_first", lambda engine, trials: None)
+    monkeypatch.setattr("ochat.serving.gateway.try_first", lambda engine: None)
     moved = server_state({})
     del moved.engine_client.vllm_config.scheduler_config
     assert not begun(Gateway(starts), moved, "auto")
@@ -321,7 +321,7 @@ def test_every_engine_takes_its_sequences(
     args: dict[str, Any], engines: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metering, "install", lambda engine: None)
-    monkeypatch.setattr("ochat.serving.gateway.try_first", lambda engine, trials: None)
+    monkeypatch.setattr("ochat.serving.gateway.try_first", lambda engine: None)
     gateway = Gateway(starts)
     assert begun(gateway, server_state(args, engines), "auto")
     assert gateway.max_in_flight == places

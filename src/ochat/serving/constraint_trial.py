@@ -5,7 +5,8 @@ double take it minutes and all memory, as do 70 characters of a grammar that hol
 it's first prepared here, as the engine will, within bounds that the system holds. What it is refused for is then the work that it
 makes, whatever it looks like.
 
-Run as a program, this module is that process: it reads a line of JSON for each trial, and answers with one."""
+Run as a program, this module is that process: it reads a tokenizer in a line of JSON, then a line for each trial, and answers each with
+one."""
 
 import asyncio
 import hashlib
@@ -14,63 +15,97 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
-CPU_SECONDS = 0.25  # a schema of 17 KB with sixty objects takes a tenth of it, on a slow core
+CPU_SECONDS = 0.25  # forty objects in 9 KB take a fifteenth of it
 MEMORY_BYTES = 512 * 1024 * 1024
 WAIT_SECONDS = 30  # for those seconds of a core, on a busy machine
+# For llguidance's LLParserLimits, here and in the engine, where later tokens of a reply may cost more than the first: 35 characters of an
+# ambiguous grammar took three seconds a token, and a regex 250 MB for each reply. Its own bounds are 2,000, 50,000 and 250,000.
+LIMITS: dict[str, Any] = {"max_items_in_row": 500, "step_max_items": 5_000, "max_lexer_states": 25_000}
 MAX_KNOWN = 1_000
-_BEGUN, _DONE = b"begun\n", b"done\n"
+# How the process ends where a bound is reached: by the timer; by want of memory or of stack.
+_BY_BOUNDS = (-signal.SIGPROF, -signal.SIGABRT, -signal.SIGSEGV)
+_BEGUN = b"begun\n"
+
+
+class TakesTooMuch(Exception):
+    """llguidance can't prepare this within the bounds."""
 
 
 class Trials:
-    """Trials in a process that is begun when first needed, one at a time. What has passed isn't tried again."""
+    """Trials in a process that is begun when first needed, one at a time. What came of the last ones is remembered.
 
-    def __init__(self) -> None:
+    `tokenizer` gives the JSON of a tokenizer (the library `tokenizers`'), which grammars may name tokens of; "" for one of bytes."""
+
+    def __init__(self, tokenizer: Callable[[], str] = str) -> None:
+        self._tokenizer = tokenizer
         self._process: Process | None = None
         self._lock = asyncio.Lock()
-        self._passed: dict[bytes, None] = {}
+        self._known: dict[bytes, str | None] = {}
+        self.n_waiting = 0
 
-    async def passes(self, grammar: str) -> bool:
-        """Whether llguidance prepares this within the bounds, be it valid or not. `grammar` is as llguidance takes it: a JSON object
-        or Lark's form. Raises RuntimeError where the process can't be begun."""
+    async def problem(self, grammar: str) -> str:
+        """What llguidance says is wrong with it; "" for nothing. `grammar` is as llguidance takes it: a JSON object or Lark's form.
+
+        Raises TakesTooMuch, and RuntimeError where it can't be tried."""
         name = hashlib.sha256(grammar.encode("utf-8", "surrogatepass")).digest()
-        if name in self._passed:
-            return True
-        async with self._lock:
-            passes = await self._try(grammar)
-        if passes:
-            self._passed[name] = None
-            if len(self._passed) > MAX_KNOWN:
-                del self._passed[next(iter(self._passed))]
-        return passes
+        if name not in self._known:
+            self.n_waiting += 1
+            try:
+                async with self._lock:
+                    if name not in self._known:  # another request's trial may have told meanwhile
+                        self._known[name] = await self._try(grammar)
+            finally:
+                self.n_waiting -= 1
+        found = self._known[name]
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        if found is None:
+            raise TakesTooMuch
+        return found
 
-    async def _try(self, grammar: str) -> bool:
-        process = self._process
-        if process is None or process.returncode is not None:  # it may have been killed for another's want of memory
-            process = await self._begin()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        is_done = False
+    async def _try(self, grammar: str) -> str | None:
+        for _ in range(2):  # the process may have been killed for another's want of memory
+            process = self._process or await self._begin()
+            answer = await self._ask(process, grammar)
+            if answer:
+                return str(json.loads(answer))
+            if process.returncode in _BY_BOUNDS:
+                return None
+        raise RuntimeError("the process that tries constraints has ended")
+
+    async def _ask(self, process: Process, grammar: str) -> bytes:
+        """Its answer, or nothing where it has ended."""
+        answer = b""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                process.stdin.write(json.dumps(grammar).encode() + b"\n")
-                is_done = await process.stdout.readline() == _DONE
-        except (TimeoutError, ConnectionError):
-            pass
+                with suppress(ConnectionError):
+                    await _write(process, json.dumps(grammar))
+                    answer = await _read(process)
+                if not answer:
+                    await process.wait()
+        except TimeoutError as error:
+            raise RuntimeError(f"a constraint wasn't tried within {WAIT_SECONDS} s") from error
         finally:  # also where the request's client has left: its answer would be taken for the next one's
-            if not is_done:
+            if not answer:
                 await self.end()
-        return is_done
+        return answer
 
     async def _begin(self) -> Process:
-        self._process = process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE)
-        assert process.stdout is not None
+        # -P: else a file in the working folder could stand for a library's. Ctrl-C is the server's to handle.
+        command = (sys.executable, "-P", "-m", __name__)
+        self._process = process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, start_new_session=True
+        )
         begun = b""
         try:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(WAIT_SECONDS):
-                    begun = await process.stdout.readline()
+                    await _write(process, json.dumps(self._tokenizer()))
+                    begun = await _read(process)
         finally:
             if begun != _BEGUN:
                 await self.end()
@@ -81,31 +116,52 @@ class Trials:
     async def end(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
-        if process is None:
+        if process is None or process.returncode is not None:
             return
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-def prepare_each() -> None:
-    """Prepare what each line of the input holds, and answer with a line. Ends with the input, or where a trial takes too much."""
-    from llguidance import LLMatcher, LLTokenizer
+async def _write(process: Process, line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line.encode() + b"\n")
+    await process.stdin.drain()
 
-    tokenizer = LLTokenizer("byte")
+
+async def _read(process: Process) -> bytes:
+    assert process.stdout is not None
+    return await process.stdout.readline()
+
+
+def prepare_each() -> None:
+    """Prepare what each line of the input holds, and answer with a line: what is wrong with it. Ends with the input, or where one takes
+    too much."""
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+    tokenizer = LLTokenizer(json.loads(sys.stdin.buffer.readline()) or "byte")
+    limits = LLParserLimits(**LIMITS)
     _bound_memory()
     # Where memory ends the library says so on stderr, a trace each time, with which clients could fill the server's log.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    print(_BEGUN.decode(), end="", flush=True)
+    _answer(_BEGUN)
     for line in sys.stdin.buffer:
         # Nobody handles the timer's signal, which ends the process in the midst of a call.
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        matcher = LLMatcher(tokenizer, json.loads(line), log_level=0)
-        if not matcher.is_error():
-            matcher.compute_bitmask()
-        del matcher
+        grammar = json.loads(line)
+        problem = LLMatcher.validate_grammar(grammar, None)  # as vLLM does, with the same words
+        if not problem:
+            matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+            if not matcher.is_error():
+                matcher.compute_bitmask()
+            del matcher
         signal.setitimer(signal.ITIMER_PROF, 0)
-        print(_DONE.decode(), end="", flush=True)
+        _answer(json.dumps(problem).encode() + b"\n")
+
+
+def _answer(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
 
 
 def _bound_memory() -> None:

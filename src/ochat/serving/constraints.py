@@ -14,6 +14,8 @@ from ochat.serving.request_body import parse_body
 MAX_SCHEMA_LENGTH = 16_384
 MAX_PATTERN_LENGTH = 1_000
 _CONSTRAINTS = ("response_format", "structured_outputs", "text", "output_config")  # a request's fields
+# The last three are llguidance's, inside of a schema.
+_PATTERNS = ("pattern", "regex", "grammar", "whitespace_pattern", "item_separator", "key_separator")
 
 
 def check_constraints(request: Mapping[str, Any]) -> None:
@@ -60,7 +62,7 @@ def _patterns(schemas: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The regexes and grammars in them."""
     for schema in schemas:
         for name, value in schema.items():
-            if name in ("pattern", "regex", "grammar", "whitespace_pattern") and isinstance(value, str):
+            if name in _PATTERNS and isinstance(value, str):
                 yield value
             elif name == "patternProperties" and isinstance(value, dict):
                 yield from value

@@ -83,7 +83,7 @@ class Gateway:
         self.secret = bytes.fromhex(getattr(args, SECRET_ARGUMENT, "") or secrets.token_hex(32))
         self.limits = Limits()
         self.lifecycle = Lifecycle()
-        self.trials = Trials()
+        self.trials: Trials | None = None
         self.cors = cors_of(args)
         self.in_flight = 0  # replies
         self.max_in_flight = options.max_in_flight
@@ -126,14 +126,15 @@ class Gateway:
             await self.app(scope, receive, send)
         finally:
             watch.cancel()
-            await self.trials.end()
+            if self.trials:
+                await self.trials.end()
             if self.request_log:
                 self.request_log.close()
 
     def _begin(self, state: State) -> "asyncio.Task[None]":
         """All that has to be in place before the first request; returns the task that looks after it."""
         self._prepare(state)
-        try_first(state.engine_client, self.trials)
+        self.trials = try_first(state.engine_client)
         metering.install(state.engine_client)
         hide_told_errors()
         bound_connections(state.server.config)
@@ -314,7 +315,9 @@ class Gateway:
         """What to tell of an error of vLLM's, if it's the request's fault: that the engine refused it, or that it gave up on a reply
         which this field holds to something, which vLLM calls an error of its own (0.32.0)."""
         if meter.refusal:
-            return bad_request(cleaned(meter.refusal))
+            status, message = meter.refusal
+            headers = {"retry-after": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+            return Refusal(HTTPStatus(status), cleaned(message), headers=headers)
         if not (constraint and gave_up(error)) or self.lifecycle.refusal():
             return None
         return bad_request(

@@ -7,6 +7,7 @@ set there too, which covers every route. Read from vLLM 0.32.0 (v1/engine/output
 import hashlib
 import hmac
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any, Protocol
 
 
@@ -38,7 +39,7 @@ class Meter:
 
     def __init__(self, cache_salt: bytes | None = None) -> None:
         self._states: list[State] = []
-        self.refusal = ""  # why the engine didn't take it
+        self.refusal: tuple[int, str] | None = None  # the status and words with which the engine didn't take it
         self._salt = cache_salt
 
     def note(self, request: EngineRequest, state: State) -> None:
@@ -101,16 +102,16 @@ def install(engine: Any) -> None:
 
 def _note_refusals(engine: Any) -> None:
     """From now on, note with its Meter why vLLM's AsyncLLM refuses a request. In a stream vLLM tells that as an error of its own."""
-    from vllm.exceptions import VLLMClientError
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
 
     add = engine.add_request
 
     async def add_request(*args: object, **kwargs: object) -> object:
         try:
             return await add(*args, **kwargs)
-        except VLLMClientError as error:
+        except (VLLMClientError, GracefulHTTPError) as error:
             if meter := CURRENT.get():
-                meter.refusal = str(error)
+                meter.refusal = getattr(error, "http_status", HTTPStatus.BAD_REQUEST), str(error)
             raise
 
     engine.add_request = add_request
