@@ -79,6 +79,12 @@ def test_what_is_to_learn_times_both_factors_is_the_sum_of_weights(max_tokens: i
         assert weights["poor"].message_weight == pytest.approx((40 * 1 + 2 * 5) / 42)
 
 
+def test_a_weight_of_replies_that_are_cut_off_is_no_weight_of_the_class() -> None:
+    cut = row("abc", ("123456789", 0.1), ("1", 0.5), ("2", 0.5), name="poor")
+    for max_tokens, weight in ((None, 0.5), (14, 0.1)):
+        assert class_weights(table_of(cut, max_tokens=max_tokens), {}, None)["poor"].class_weight == weight
+
+
 def test_a_tables_class_weight_splits_the_factors_otherwise() -> None:
     poor = class_weights(table_of(*TOY), {"poor": 0.05}, None)["poor"]
     assert (poor.class_weight, poor.message_weight) == pytest.approx((0.05, 2))

@@ -101,6 +101,7 @@ def busy():
 print(json.dumps({
     "ends": {mode: ends(mode) for mode in (TOKENIZER_MODE, "hf")},
     "walks": [walk("start: a\\na: a a | T\\nT: /(.|\\\\n)/"), walk("start: e\\ne: e e | f f | T\\nf: e e | f f | T f\\nT: /[a-z ]/")],
+    "many_states": walk("start: /((.|\\\\n)*[aeiou ](.|\\\\n){30}q|abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#%,:;<=>@_`~Z)/"),
     "sentences": walk("start: (/[A-Z][a-z]{0,9}/ (/[ ,][a-z]{1,9}/)* /[.]/)*"),
     "many": {backend: asyncio.run(asked(backend, **many)) for backend in ("guidance", "auto", "xgrammar")},
     "tag": {backend: asyncio.run(asked(backend, **tag)) for backend in ("guidance", "auto", "xgrammar")},
@@ -131,6 +132,10 @@ def test_an_ambiguous_grammar_fails_before_its_tokens_get_slow(found: dict[str, 
         assert step is not None
         assert slowest < 0.5  # three seconds without the limits, at the 200th token, and more at each that follows
     assert found["sentences"][0] is None
+
+
+def test_a_regex_of_many_states_fails_before_it_takes_much_memory(found: dict[str, Any]) -> None:
+    assert found["many_states"][0] is not None
 
 
 def test_what_takes_too_much_to_prepare_is_refused_before_the_engine_gets_it(found: dict[str, Any]) -> None:
