@@ -135,7 +135,7 @@ def test_an_ambiguous_grammar_fails_before_its_tokens_get_slow(found: dict[str, 
 
 
 def test_a_regex_of_many_states_fails_before_it_takes_much_memory(found: dict[str, Any]) -> None:
-    assert found["many_states"][0] is not None
+    assert found["many_states"][0] < 50  # 161 with the bound of the library alone, and ten times the memory
 
 
 def test_what_takes_too_much_to_prepare_is_refused_before_the_engine_gets_it(found: dict[str, Any]) -> None:
