@@ -14,6 +14,7 @@ import asyncio, json, random, sys, time
 from types import SimpleNamespace
 from ochat.serving.held_replies import try_first
 from ochat.serving.plugin import MODEL_TYPE_KEY, TOKENIZER_MODE, register
+from ochat.serving.told_errors import status_in_stream
 
 register()
 import numpy as np
@@ -109,6 +110,7 @@ print(json.dumps({
     "invalid": [asyncio.run(asked(backend, regex="((")) for backend in ("guidance", "auto")],
     "none": asyncio.run(asked("guidance")),
     "busy": busy(),
+    "statuses": [status_in_stream(error) for error in (VLLMValidationError("x"), QueueOverflowError(), TypeError("x"), ValueError("x"))],
 }))
 """
 GOT = "it got it"
@@ -164,3 +166,7 @@ def test_what_is_invalid_is_told_in_the_librarys_words(found: dict[str, Any]) ->
 
 def test_where_too_many_wait_to_be_tried_the_client_is_told_to_come_again(found: dict[str, Any]) -> None:
     assert "busy" in found["busy"]
+
+
+def test_only_what_the_engine_refuses_is_hidden_in_streams(found: dict[str, Any]) -> None:
+    assert found["statuses"] == [400, 400, 500, 500]

@@ -7,6 +7,7 @@ dropped: a line before tells it, and the trace shows only who passed it on."""
 import logging
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 
 from pydantic import ValidationError
 
@@ -20,6 +21,14 @@ STREAMS = (
 )
 
 
+def status_in_stream(error: BaseException) -> int:
+    """What the gateway makes of it (metering.py). vLLM's own 400 for any ValueError or TypeError would hide faults of the server."""
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
+
+    is_clients = isinstance(error, VLLMClientError | GracefulHTTPError)
+    return HTTPStatus.BAD_REQUEST if is_clients else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def status_of(error: BaseException) -> int:
     """What vLLM answers to it."""
     from vllm.entrypoints.anthropic.api_router import create_error_response
@@ -30,8 +39,9 @@ def status_of(error: BaseException) -> int:
 
 def hide_told_errors() -> None:
     """From now on, in this process, hide a client's mistakes from the log, and shorten an engine's giving up."""
-    for name in (ROUTER, *STREAMS):
-        logging.getLogger(name).addFilter(_is_news)
+    logging.getLogger(ROUTER).addFilter(_of_router)
+    for name in STREAMS:
+        logging.getLogger(name).addFilter(_of_streams)
 
 
 def is_news(status_of: Callable[[BaseException], int], record: logging.LogRecord) -> bool:
@@ -51,4 +61,5 @@ def is_news(status_of: Callable[[BaseException], int], record: logging.LogRecord
     return not isinstance(status, int) or status >= 500
 
 
-_is_news = partial(is_news, status_of)  # one object, so that logging adds it once
+# One object each, so that logging adds it once.
+_of_router, _of_streams = partial(is_news, status_of), partial(is_news, status_in_stream)
