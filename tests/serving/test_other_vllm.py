@@ -62,7 +62,7 @@ def is_in(sources: Path, place: str) -> bool:
     path = sources.joinpath(*module.split("."))
     files = [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else list(path.glob("*.py"))
     text = "\n".join(file.read_text() for file in files)
-    return all(
+    return (path / f"{names}.py").is_file() or all(
         re.search(rf"^\s*(async def|def|class)? ?{name}\b|import {name}\b", text, re.MULTILINE) for name in names.split(".")
     )
 

@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,11 @@ def test_an_engine_that_gave_up_keeps_its_line_and_no_trace() -> None:
 
 def test_a_clients_mistake_in_a_stream_is_hidden() -> None:
     assert not is_news(lambda error: 500, record_of(of_stream(message="Mend it", code=400)))
+    as_of_later = RuntimeError("Mend it")  # vLLM 0.33's
+    as_of_later.error_info = SimpleNamespace(message="Mend it", code=400)  # type: ignore[attr-defined]
+    assert not is_news(lambda error: 500, record_of(as_of_later))
+    as_of_later.error_info.code = 500  # type: ignore[attr-defined]
+    assert is_news(lambda error: 500, record_of(as_of_later))
 
 
 USER = [{"role": "user", "content": "Hi"}]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 
 from pydantic import ValidationError
 
@@ -49,16 +50,19 @@ def is_news(status_of: Callable[[BaseException], int], record: logging.LogRecord
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
         return True
-    # In the middle of a stream vLLM takes its own error for a piece of the reply, and pydantic finds that it's none.
-    about = error.errors()[0]["input"] if isinstance(error, ValidationError) else None
-    told = about.get("error") if isinstance(about, dict) else None
-    if isinstance(told, dict):
-        status, said = told.get("code"), str(told.get("message"))
-    else:
-        status, said = status_of(error), str(error)
+    status, said = told_in_stream(error) or (status_of(error), str(error))
     if GAVE_UP.decode() in said:
         record.exc_info = None
-    return not isinstance(status, int) or status >= 500
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def told_in_stream(error: BaseException) -> tuple[int, str] | None:
+    """The status and words of vLLM's own error inside a stream, which Anthropic's routes make of a chat: 0.33 has it in an exception, and
+    0.32 takes it for a piece of the reply, of which pydantic finds that it's none."""
+    about = error.errors()[0]["input"] if isinstance(error, ValidationError) else None
+    told = about.get("error") if isinstance(about, dict) else vars(getattr(error, "error_info", SimpleNamespace()))
+    status = told.get("code") if isinstance(told, dict) else None
+    return (status, str(told.get("message"))) if isinstance(told, dict) and isinstance(status, int) else None
 
 
 # One object each, so that logging adds it once.
