@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from types import SimpleNamespace
 
 from pydantic import ValidationError
 
@@ -59,10 +58,14 @@ def is_news(status_of: Callable[[BaseException], int], record: logging.LogRecord
 def told_in_stream(error: BaseException) -> tuple[int, str] | None:
     """The status and words of vLLM's own error inside a stream, which Anthropic's routes make of a chat: 0.33 has it in an exception, and
     0.32 takes it for a piece of the reply, of which pydantic finds that it's none."""
-    about = error.errors()[0]["input"] if isinstance(error, ValidationError) else None
-    told = about.get("error") if isinstance(about, dict) else vars(getattr(error, "error_info", SimpleNamespace()))
-    status = told.get("code") if isinstance(told, dict) else None
-    return (status, str(told.get("message"))) if isinstance(told, dict) and isinstance(status, int) else None
+    if isinstance(error, ValidationError):
+        about = error.errors()[0]["input"]
+        told = about.get("error") if isinstance(about, dict) else None
+    else:
+        told = vars(error.error_info) if hasattr(error, "error_info") else None
+    if not isinstance(told, dict) or not isinstance(told.get("code"), int):
+        return None
+    return told["code"], str(told.get("message"))
 
 
 # One object each, so that logging adds it once.
