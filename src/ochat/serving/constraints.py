@@ -3,7 +3,7 @@
 What is longer than anybody needs is refused here. What takes long for its length is found out by trying it: constraint_trial.py."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ochat.serving.refusal import Refusal, bad_request
@@ -25,7 +25,7 @@ def check_constraints(request: Mapping[str, Any]) -> None:
             continue
         if len(json.dumps(request[name])) > MAX_SCHEMA_LENGTH:
             raise bad_request(f"`{name}` has over {MAX_SCHEMA_LENGTH} characters. Send a smaller schema.", name)
-        if sum(map(len, _patterns(_objects(request[name])))) > MAX_PATTERN_LENGTH:
+        if sum(map(len, _patterns(request[name]))) > MAX_PATTERN_LENGTH:
             raise bad_request(
                 f"The regexes and grammars in `{name}` have over {MAX_PATTERN_LENGTH} characters. Send shorter ones.", name
             )
@@ -42,27 +42,21 @@ def held_to(request: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _objects(constraint: object) -> Iterator[dict[str, Any]]:
-    """All JSON objects in what a reply is held to, those in strings too. Raises Refusal for a string that should be JSON and isn't."""
+def _patterns(constraint: object) -> Iterator[str]:
+    """The regexes and grammars in what a reply is held to, those in strings of JSON too. Raises Refusal for a string that should be
+    JSON and isn't."""
     if isinstance(constraint, dict):
-        yield constraint
         for name, value in constraint.items():
             if name in ("json", "structural_tag") and isinstance(value, str):
                 try:
                     value = parse_body(value)
                 except Refusal as error:
                     raise bad_request(f"`{name}` isn't a JSON object in a string: {error.message}", name) from error
-            yield from _objects(value)
-    elif isinstance(constraint, list):
-        for value in constraint:
-            yield from _objects(value)
-
-
-def _patterns(schemas: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The regexes and grammars in them."""
-    for schema in schemas:
-        for name, value in schema.items():
             if name in _PATTERNS and isinstance(value, str):
                 yield value
             elif name == "patternProperties" and isinstance(value, dict):
                 yield from value
+            yield from _patterns(value)
+    elif isinstance(constraint, list):
+        for value in constraint:
+            yield from _patterns(value)
